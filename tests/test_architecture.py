@@ -1,0 +1,19 @@
+"""The shape of the house (DESIGN.md) is a test."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_row_imports_only_from_rows_below_it():
+    linter = Path(sys.executable).parent / "lint-imports"
+    result = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, transformer_jax; print([m for m in ('jax', 'numpy', 'flax', 'tensorflow') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
