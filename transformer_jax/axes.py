@@ -23,7 +23,7 @@ shardings. An activation is pinned with `constrain(x, "batch", "length", "embed"
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import jax
 
@@ -42,7 +42,7 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
 
 @contextlib.contextmanager
-def rule(apply: _Rule) -> Iterator[None]:
+def rule(apply: _Rule) -> Generator[None]:
     """Within this context `constrain(x, *names)` is `apply(x, names)`."""
     token = _rule.set(apply)
     try:

@@ -32,7 +32,9 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise types.InputError(f"A path may not begin with another one: {path!r} continues the leaf {parent!r}.")
+                raise types.InputError(
+                    f"A path may not begin with another one: {path!r} continues the leaf {parent!r}."
+                )
         if last in node:
             raise types.InputError(f"A path may not begin with another one: {path!r} is both a leaf and a folder.")
         node[last] = leaf
@@ -64,7 +66,7 @@ def select(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
         if not hits:
             raise types.InputError(
                 f"Every pattern must match a parameter: {pattern!r} matches none of {len(names)}."
-                f"{did_you_mean(pattern, names)} A pattern is a regular expression for the whole path, such as '.*/kernel'."
+                f"{did_you_mean(pattern, names)} A pattern is a regular expression for the whole path: '.*/kernel'."
             )
         chosen |= hits
     return chosen
@@ -94,7 +96,7 @@ def assign(rules: Sequence[tuple[str, Any]], names: Iterable[str]) -> dict[str, 
 
 
 def unstack(flat: Mapping[str, Any], stacks: Mapping[str, int], take: Callable[[Any, int], Any] = lambda x, i: x[i]):
-    """Leaves under a stack, one per layer: `blocks/mlp/up/kernel [12, ...]` becomes `blocks/0/mlp/up/kernel [...]` to 11.
+    """Leaves under a stack, one per layer: `blocks/norm1/scale [12, 768]` becomes `blocks/0/norm1/scale [768]` to 11.
 
     `stacks` maps the path of a stack (`"blocks"`) to its number of layers; the stack may stand anywhere inside a longer
     path (`optimizer/mu/blocks/...`). `take(leaf, i)` picks a layer.

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Set up this checkout's .venv (once) and run transformer-jax in it.
+#   ./launch/local.sh test [pytest arguments]       lint, types, layer contract, tests
+#   ./launch/local.sh VERB [arguments]              transformer-jax VERB, for example: train, protocol, doctor
+#   PYTHON=python3.12 ./launch/local.sh ...         another interpreter
+#   EXTRAS=dev,cuda ./launch/local.sh ...           other extras of pyproject.toml (default: none; `test` adds dev and images)
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="${VENV:-$root/.venv}"
+say() { printf 'launch/local.sh: %s\n' "$*" >&2; }
+
+verb="${1:-}"
+case "$verb" in
+  "" | -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; [ -n "$verb" ] && exit 0 || exit 2 ;;
+esac
+
+extras="${EXTRAS:-}"
+[ "$verb" = test ] && extras="${extras:+$extras,}dev,images"
+
+# What is installed is remembered as one line an extra set: the hash of the two files that decide it.
+digest="$(cat "$root/pyproject.toml" "$root/constraints.txt" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d' ' -f1)"
+stamp="$venv/.installed"
+have() { if [ -n "$extras" ]; then grep -qsxF "$digest [$extras]" "$stamp"; else grep -qsF "$digest " "$stamp"; fi; }
+if [ ! -x "$venv/bin/python" ] || ! have; then
+  python="${PYTHON:-python3}"
+  command -v "$python" >/dev/null || { say "no '$python' on this machine: install Python 3.11 or newer, or name one with PYTHON=..."; exit 2; }
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    say "Python 3.11 or newer is needed, '$python' is $("$python" -V 2>&1): name another with PYTHON=..."; exit 2; }
+  target="$root${extras:+[$extras]}"
+  if command -v uv >/dev/null; then
+    say "installing transformer-jax${extras:+[$extras]} into ${venv#"$root"/} with uv"
+    [ -x "$venv/bin/python" ] || uv venv --quiet --python "$(command -v "$python")" "$venv"
+    uv pip install --quiet --python "$venv/bin/python" --constraint "$root/constraints.txt" --editable "$target"
+  else
+    say "installing transformer-jax${extras:+[$extras]} into ${venv#"$root"/} with pip (uv would be faster)"
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
+      --constraint "$root/constraints.txt" --editable "$target"
+  fi
+  grep -qsF "$digest " "$stamp" || : >"$stamp"      # the files changed: what was installed before counts no more
+  printf '%s [%s]\n' "$digest" "$extras" >>"$stamp"
+  say "done"
+fi
+
+if [ "$verb" = test ]; then
+  shift
+  cd "$root"
+  bin="$venv/bin"
+  say "ruff, ty"
+  "$bin/ruff" check --quiet . && "$bin/ruff" format --quiet --check . && "$bin/ty" check --quiet
+  say "pytest"
+  exec "$bin/python" -m pytest --numprocesses "${PROCESSES:-2}" -m "${MARK:-not slow}" "$@"
+fi
+exec "$venv/bin/transformer-jax" "$@"
