@@ -1,0 +1,89 @@
+"""`transformer-jax VERB`: exit 0 on success, 2 with one message on bad input, 143 after a saved SIGTERM or Ctrl-C.
+
+Nothing heavy is imported before the verb is known, so that `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import transformer_jax
+
+VERBS = {
+    "train": "train the model of an experiment file, or continue training it",
+    "protocol": "pretrain, tune on the development split, retrain with seeds, compare: the whole transfer protocol",
+    "evaluate": "print the metrics of a checkpoint as one JSON object",
+    "predict": "classify images, or an array of them, with a checkpoint",
+    "inspect": "show what is in a checkpoint of any format we read",
+    "bench": "measure step time, throughput, compile time and memory of an experiment, as JSON",
+    "data": "list, prepare and preview data sets",
+    "doctor": "check versions, devices and a few operations; made to be pasted into a report",
+}
+OVERRIDE = "--config."
+BAD_INPUT, PREEMPTED = 2, 143
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="transformer-jax", description=transformer_jax.__doc__)
+    parser.add_argument("--version", action="version", version=transformer_jax.__version__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, summary in VERBS.items():
+        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if words[:1] == [name]:
+            importlib.import_module(f"transformer_jax.cli.{name}").options(sub)
+    arguments = parser.parse_args(words)
+    if overrides and not hasattr(arguments, "config"):
+        parser.error(f"{arguments.verb} reads no experiment file, so it takes no {OVERRIDE}{next(iter(overrides))}")
+    if None in overrides.values():
+        name = next(name for name, value in overrides.items() if value is None)
+        parser.error(f"{OVERRIDE}{name} needs a value: {OVERRIDE}{name}=VALUE")
+    return _run(arguments, overrides)
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str | None]]:
+    """The command line without its `--config.a.b=v`, and those as `{"a.b": "v"}` (`None`: the value is missing)."""
+    rest: list[str] = []
+    overrides: dict[str, str | None] = {}
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith(OVERRIDE):
+            rest.append(word)
+            continue
+        name, equals, value = word.removeprefix(OVERRIDE).partition("=")
+        if not equals:
+            follows = bool(queue) and not queue[0].startswith("--")
+            overrides[name] = queue.pop(0) if follows else None
+        else:
+            overrides[name] = value
+    return rest, overrides
+
+
+def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """`--config FILE[:ARG,...]`, and a word on overrides."""
+    parser.add_argument("--config", required=required, metavar="FILE[:ARG,...]", help="experiment file, its arguments")
+    parser.epilog = f"{OVERRIDE}a.b=VALUE changes one setting of the experiment; its type is the constructor's."
+
+
+def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int:
+    """Call the verb; turn the errors a user is meant to read into exit codes."""
+    from transformer_jax import types  # not above: these load JAX, and `--help` need not
+    from transformer_jax.training import preemption
+
+    verb = importlib.import_module(f"transformer_jax.cli.{arguments.verb}")
+    arguments.overrides = overrides
+    try:
+        return verb.run(arguments) or 0
+    except types.InputError as error:
+        print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except preemption.Preempted as stop:
+        print(f"transformer-jax {arguments.verb}: {stop}", file=sys.stderr)
+        return PREEMPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
