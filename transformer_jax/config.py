@@ -34,30 +34,42 @@ class Field:
 
 def fields(constructor: Callable[..., Any], *, skip: Sequence[str] = ()) -> dict[str, Field]:
     """The keywords of a constructor, but for those in `skip`, which the caller fills in."""
+    if dataclasses.is_dataclass(constructor):
+        hints = typing.get_type_hints(constructor)
+        return {
+            f.name: Field(hints[f.name], _default(f)) for f in dataclasses.fields(constructor) if f.name not in skip
+        }
     hints = typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
     parameters = inspect.signature(constructor).parameters.values()
     named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in skip]
     return {p.name: Field(hints.get(p.name, Any), p.default) for p in named}
 
 
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return MISSING if field.default is dataclasses.MISSING else field.default
+
+
 def check(section: Any, known: Mapping[str, Field], where: str) -> dict[str, Any]:
     """The section with its defaults filled in. `InputError` for an unknown, missing or wrongly typed key."""
+    where = f"config.{where}" if where else "config"
     if not isinstance(section, Mapping | ml_collections.ConfigDict):
-        raise types.InputError(f"config.{where} must be a section (a mapping of keywords), not {section!r}.")
+        raise types.InputError(f"{where} must be a section (a mapping of keywords), not {section!r}.")
     for key in section:
         if key not in known:
             raise types.InputError(
-                f"config.{where}.{key} is not a keyword of this section.{paths.did_you_mean(key, known)}"
+                f"{where}.{key} is not a keyword of this section.{paths.did_you_mean(key, known)}"
                 f" It takes: {', '.join(known)}."
             )
     filled = {}
     for key, field in known.items():
         value = section.get(key, field.default)
         if value is MISSING:
-            raise types.InputError(f"config.{where}.{key} must be given: {describe(field.annotation)}.")
+            raise types.InputError(f"{where}.{key} must be given: {describe(field.annotation)}.")
         if key in section and not accepts(value, field.annotation):
             raise types.InputError(
-                f"config.{where}.{key} must be {describe(field.annotation)}, not {value!r} ({type(value).__name__})."
+                f"{where}.{key} must be {describe(field.annotation)}, not {value!r} ({type(value).__name__})."
             )
         filled[key] = value
     return filled

@@ -21,7 +21,8 @@ def check_backend() -> None:
     if gpus:
         raise types.InputError(
             f"JAX must use the accelerator: nvidia-smi lists {gpus[0]!r} but JAX runs on the CPU."
-            " Install GPU support with: pip install -c constraints.txt 'transformer-jax[cuda]' - or set JAX_PLATFORMS=cpu."
+            " Install its support with EXTRAS=cuda ./launch/local.sh doctor (the extra 'transformer-jax[cuda]'), or set"
+            " JAX_PLATFORMS=cpu to mean the CPU."
         )
 
 

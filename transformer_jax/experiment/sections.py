@@ -1,0 +1,182 @@
+"""The sections of an experiment: each class is one, its fields are the settings and their defaults.
+
+`model`, `optim` and `schedule` are the keywords of the constructors they name; the rest is here. A resolved
+experiment is these sections as plain dictionaries with every default filled in: what is printed, saved and compared.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import ml_collections
+from transformer_jax.optim import optimizers, schedules
+
+from transformer_jax import config, models, paths, types
+
+Duration = int | str
+"""Steps as a number, or text: `"90 epochs"`, `"4096 examples"`, `"500 steps"`, `"10%"` of the run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The top level."""
+
+    name: str
+    seed: int = 0
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    optim: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    train: Mapping[str, Any]
+    parallel: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evals: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    checkpoint: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    init_from: Mapping[str, Any] | None = None
+    resume: str = "auto"
+    resume_allow: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Training examples. `arguments` go to the source (`size`, `labels`, `val_fraction`, ...)."""
+
+    source: str
+    split: str = "train"
+    preprocess: str
+    batch_size: int
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data_dir: str | None = None
+    shuffle: bool = True
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    threads: int = 4
+    workers: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """The objective and the length of the run. `average` is the decay of the Polyak average that is evaluated."""
+
+    total: Duration
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    accumulate: int = 1
+    average: float | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
+    log_every: Duration = 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """The mesh (`-1` takes the devices that are left) and where the logical axes go on it."""
+
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1, "fsdp": 1})
+    rules: Literal["data", "fsdp"] = "data"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """When to save (the last step always is), what to keep. `keep_best` is a metric and `max` or `min`."""
+
+    every: Duration | None = None
+    keep_last: int = 1
+    keep_best: tuple[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitFrom:
+    """Weights to start from at step 0: a run directory, checkpoint, .npz or .safetensors."""
+
+    path: str
+    head: Literal["auto", "keep", "reset"] = "auto"
+    position: Literal["align_corners", "half_pixel", "half_pixel_antialias"] = "align_corners"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Top-1, top-5 and loss over exactly the examples of a split. `every=None`: at the end only."""
+
+    kind: Literal["classification"] = "classification"
+    source: str
+    split: str = "test"
+    preprocess: str
+    batch_size: int
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data_dir: str | None = None
+    every: Duration | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FewShot:
+    """The ridge probe on frozen features: accuracy on `test_split` from a few shots a class of `train_split`."""
+
+    kind: Literal["fewshot"] = "fewshot"
+    source: str
+    train_split: str = "train"
+    test_split: str = "test"
+    preprocess: str
+    batch_size: int
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data_dir: str | None = None
+    shots: Sequence[int] = (1, 5, 10, 25)
+    seeds: int = 3
+    l2: Sequence[float] = (1024.0,)
+    every: Duration | None = None
+
+
+EVALS = {"classification": Classification, "fewshot": FewShot}
+SECTIONS = {"data": Data, "train": Train, "parallel": Parallel, "checkpoint": Checkpoint, "init_from": InitFrom}
+Fields = dict[str, config.Field]
+
+
+def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The experiment, overrides applied, every section checked and every default filled in, as plain dictionaries."""
+    settings = ml_collections.ConfigDict(raw.to_dict())
+    overrides = dict(overrides or {})
+    # Names choose constructors, so they are set before the keywords of those constructors are known.
+    names = {where: text for where, text in overrides.items() if where.rsplit(".", 1)[-1] in ("name", "kind")}
+    keywords = {where: text for where, text in overrides.items() if where not in names}
+    config.override(settings, schema(settings.to_dict()), names)
+    config.override(settings, schema(settings.to_dict()), keywords)
+    top = config.check(settings.to_dict(), config.fields(Experiment), "")
+    for where, known in _known(top).items():
+        section, _, eval_name = where.partition(".")
+        if eval_name:
+            top[section][eval_name] = config.check(top[section][eval_name], known, where)
+        elif top[section] is not None:
+            top[section] = config.check(top[section], known, where)
+    return top
+
+
+def schema(settings: Mapping[str, Any]) -> Fields:
+    """`{"optim.clip_norm": Field}` for every setting this experiment could have."""
+    dotted = dict(config.fields(Experiment))
+    for where, known in _known(settings).items():
+        dotted.update({f"{where}.{key}": field for key, field in known.items()})
+    return dotted
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Fields]:
+    """The keywords of every section: fixed ones, those of the constructors that are named, and of each evaluator."""
+    known = {where: config.fields(section) for where, section in SECTIONS.items()}
+    named = {
+        "model": (models.MODELS, lambda family: family.config, ()),
+        "optim": (optimizers.OPTIMIZERS, lambda build: build, ("abstract_params",)),
+        "schedule": (schedules.SCHEDULES, lambda build: build, ("total_steps", "batch_size", "epoch_examples")),
+    }
+    for where, (table, constructor, skip) in named.items():
+        choice = _choose(settings.get(where), "name", table, where)
+        known[where] = {"name": config.Field(str, config.MISSING), **config.fields(constructor(choice), skip=skip)}
+    for name, section in (settings.get("evals") or {}).items():
+        where = f"evals.{name}"
+        known[where] = config.fields(_choose(section, "kind", EVALS, where))
+    return known
+
+
+def _choose(section: Any, key: str, table: Mapping[str, Any], where: str) -> Any:
+    """The constructor that a section names with its `name` or `kind`."""
+    name = section.get(key, "classification" if key == "kind" else None) if isinstance(section, Mapping) else None
+    if name not in table:
+        near = paths.did_you_mean(str(name), table)
+        raise types.InputError(f"config.{where}.{key} must be one of {', '.join(table)}, not {name!r}.{near}")
+    return table[name]
