@@ -1,0 +1,45 @@
+"""What the loop knows of evaluation: something with a name that turns parameters into numbers."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from transformer_jax.training import preemption, state
+
+
+class Evaluator(Protocol):
+    """`evaluator(params, stop=...) -> {"top1": 0.97}`. It polls `stop` between batches and may return early then."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, params: Any, *, stop: Callable[[], bool]) -> dict[str, float]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """An evaluator and when it runs: every `every` steps, at the end, and before the first step if `first`."""
+
+    evaluator: Evaluator
+    every: int | None = None
+    first: bool = False
+    average: bool = False
+    """Evaluate the Polyak average instead of the parameters."""
+
+    def due(self, step: int, total_steps: int) -> bool:
+        if step == 0:
+            return self.first
+        return step == total_steps or (self.every is not None and step % self.every == 0)
+
+
+def run(scheduled: Sequence[Scheduled], current: state.TrainState, stop: preemption.Stop) -> dict[str, float]:
+    """All numbers of these evaluators as `{"val/top1": 0.97}`. Raises `Preempted` when asked to stop: half an
+    evaluation is not reported."""
+    scores: dict[str, float] = {}
+    for item in scheduled:
+        params = current.average if item.average and current.average is not None else current.params
+        with stop.interruptible():
+            result = item.evaluator(params, stop=stop)
+        stop.check()
+        scores.update({f"{item.evaluator.name}/{metric}": float(value) for metric, value in result.items()})
+    return scores

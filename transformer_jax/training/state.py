@@ -1,0 +1,71 @@
+"""What a run is made of: the arrays the step changes, and the clock that counts them."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from transformer_jax import paths, types
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything the compiled step reads and writes: plain arrays in plain containers, donated as a whole."""
+
+    step: jax.Array
+    """int32 scalar: how many steps have been taken."""
+    params: Any
+    optimizer: Any
+    """The state of the optax optimizer."""
+    average: Any
+    """The Polyak average of `params`, or None."""
+    key: jax.Array
+    """Raw key data. The key of a step is this one folded with `step`, so nothing random has to be carried along."""
+
+
+@dataclasses.dataclass
+class Clock:
+    """Where a run stands, on the host. It is saved beside the state, and one without the other means nothing."""
+
+    step: int = 0
+    examples: int = 0
+    """Examples consumed: the global position in the data, whatever the batch size was."""
+    evaluated: bool = False
+    """Whether the evaluations due at `step` have been done."""
+
+    def advance(self, batch_size: int) -> None:
+        self.step += 1
+        self.examples += batch_size
+        self.evaluated = False
+
+
+def create(
+    params: Any, optimizer: optax.GradientTransformation, *, key: jax.Array, average: bool = False
+) -> TrainState:
+    """The state before the first step. Call it inside `jit`, so that it is born sharded."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer=optimizer.init(params),
+        average=jax.tree.map(jnp.copy, params) if average else None,
+        key=jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key,
+    )
+
+
+def flatten(tree: Any) -> types.FlatTree:
+    """Leaves by plain path (`params/head/kernel`, `optimizer/0/mu/head/kernel`, `step`), optax containers included."""
+    return {name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def unflatten(flat: types.FlatTree, like: Any) -> Any:
+    """The leaves of `flat` in the containers of `like`."""
+    named, structure = jax.tree_util.tree_flatten_with_path(like)
+    return jax.tree_util.tree_unflatten(structure, [flat[name(path)] for path, _ in named])
+
+
+def name(path: tuple[Any, ...]) -> str:
+    """A key path of JAX as a plain one."""
+    return jax.tree_util.keystr(path, simple=True, separator=paths.SEPARATOR)
