@@ -14,7 +14,7 @@ def check_backend() -> None:
 
     An accelerator that stays idle is the costliest silent failure of all: set `JAX_PLATFORMS=cpu` to mean it.
     """
-    wanted = os.environ.get("JAX_PLATFORMS", "") or (jax.config.jax_platforms or "")
+    wanted = os.environ.get("JAX_PLATFORMS", "") or (getattr(jax.config, "jax_platforms", None) or "")
     if jax.default_backend() != "cpu" or "cpu" in wanted.split(","):
         return
     gpus = nvidia_gpus()

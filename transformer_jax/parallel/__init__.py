@@ -1,0 +1,1 @@
+"""The only code that knows devices: meshes, rules from logical axes to shardings, strategies."""
