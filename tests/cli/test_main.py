@@ -1,0 +1,88 @@
+import subprocess
+import sys
+
+import pytest
+
+import transformer_jax
+from transformer_jax import types
+from transformer_jax.cli import main
+from transformer_jax.cli import train as train_verb
+from transformer_jax.training import preemption
+
+
+def test_overrides_are_taken_out_of_the_command_line():
+    words = [
+        "train",
+        "--config",
+        "x.py",
+        "--config.a.b=1=2",
+        "--config.c",
+        "3",
+        "--workdir",
+        "w",
+        "--config.d",
+        "--dry-run",
+    ]
+    rest, overrides = main.split_overrides(words)
+    assert rest == ["train", "--config", "x.py", "--workdir", "w", "--dry-run"]
+    assert overrides == {"a.b": "1=2", "c": "3", "d": None}
+
+
+def test_help_names_every_verb_and_loads_nothing_heavy():
+    code = "import sys\nfrom transformer_jax.cli import main\ntry: main.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('loaded', [m for m in ('jax', 'numpy', 'flax', 'ml_collections') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(verb in result.stdout for verb in main.VERBS)
+    assert result.stdout.strip().endswith("loaded []")
+
+
+@pytest.mark.parametrize("verb", main.VERBS)
+def test_every_verb_has_help_and_exits_0(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "usage: transformer-jax " + verb in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "--workdir", "w"], "--config"),
+        (["train", "--config", "x.py", "--workdir", "w", "--config.seed"], "--config.seed needs a value"),
+        (["doctor", "--config.seed=1"], "doctor reads no experiment file"),
+    ],
+)
+def test_a_usage_error_exits_2(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main(words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_input_is_one_message_and_exit_2(monkeypatch, capsys):
+    def fail(arguments):
+        raise types.InputError("The rule: 3. The remedy.")
+
+    monkeypatch.setattr(train_verb, "run", fail)
+    assert main.main(["train", "--config", "x.py", "--workdir", "w"]) == 2
+    assert capsys.readouterr().err == "transformer-jax train: The rule: 3. The remedy.\n"
+
+
+def test_a_preempted_run_exits_143(monkeypatch):
+    def stop(arguments):
+        raise preemption.Preempted
+
+    monkeypatch.setattr(train_verb, "run", stop)
+    assert main.main(["train", "--config", "x.py", "--workdir", "w"]) == 143
+
+
+def test_a_missing_experiment_file_is_bad_input(capsys):
+    assert main.main(["train", "--config", "no/such.py", "--workdir", "w"]) == 2
+    assert "'no/such.py' does not exist" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["--version"])
+    assert capsys.readouterr().out.strip() == transformer_jax.__version__
