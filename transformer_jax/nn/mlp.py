@@ -1,0 +1,79 @@
+"""The feed-forward half of a block: plain or gated."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from transformer_jax import axes
+from transformer_jax.nn import dropout as dropouts
+from transformer_jax.nn import linear
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # Flax and the Google checkpoints
+    "gelu_erf": functools.partial(jax.nn.gelu, approximate=False),  # timm and Hugging Face
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+_SMALL = nnx.initializers.normal(1e-6)  # the biases of the published ViT start here
+
+
+class MLP(nnx.Module):
+    """`down(activation(up(x)))`, with dropout after each of the two dense layers (2010.11929, B.1)."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: str = "gelu_tanh",
+        use_bias: bool = True,
+        dropout: float = 0.0,
+        dtype: jnp.dtype = jnp.float32,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        some = dict(use_bias=use_bias, bias_init=_SMALL, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.activation = activation
+        self.up = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), **some)
+        self.down = linear.Dense((hidden,), (width,), axes=("mlp", "embed"), **some)
+        self.dropout_up = dropouts.Dropout(dropout, rngs=rngs)
+        self.dropout_down = dropouts.Dropout(dropout, rngs=rngs)
+
+    def hidden(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length mlp"]:
+        """The hidden features of each token."""
+        return ACTIVATIONS[self.activation](self.up(x))
+
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        hidden = axes.constrain(self.hidden(x), "batch", "length", "mlp")
+        return self.dropout_down(self.down(self.dropout_up(hidden)))
+
+
+class GatedMLP(MLP):
+    """`down(activation(gate(x)) * up(x))` (Shazeer, 2002.05202): GEGLU or SwiGLU by its activation."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: str = "gelu_tanh",
+        use_bias: bool = True,
+        dropout: float = 0.0,
+        dtype: jnp.dtype = jnp.float32,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        some = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        super().__init__(width, hidden, activation=activation, dropout=dropout, **some)
+        self.gate = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), bias_init=_SMALL, **some)
+
+    def hidden(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length mlp"]:
+        """The hidden features of each token, gated."""
+        return ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
+
+
+MLPS = {"plain": MLP, "gated": GatedMLP}

@@ -1,0 +1,56 @@
+"""From the tokens of an image to one vector."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from transformer_jax.nn import attention, linear, mlp, norms
+
+
+class Token(nnx.Module):
+    """The class token (2010.11929), which stands first."""
+
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
+        return x[:, 0]
+
+
+class Mean(nnx.Module):
+    """The mean of the patches (2205.01580), without the `prefix` tokens before them."""
+
+    def __init__(self, *, prefix: int):
+        self.prefix = prefix
+
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
+        return jnp.mean(x[:, self.prefix :], axis=1, dtype=jnp.float32).astype(x.dtype)
+
+
+class AttentionPool(nnx.Module):
+    """A learned probe attends to all tokens; an MLP with a residual follows (MAP head of 2106.04560)."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        hidden: int,
+        activation: str = "gelu_tanh",
+        epsilon: float = 1e-6,
+        backend: str = "auto",
+        dtype: jnp.dtype = jnp.float32,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        types_ = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        probe = linear.XAVIER(rngs.params(), (1, width), param_dtype)[0]
+        self.probe = nnx.Param(probe, axes=("embed",))
+        self.attention = attention.MultiHeadAttention(width, heads, backend=backend, **types_)
+        self.norm = norms.LayerNorm(width, epsilon=epsilon, **types_)
+        self.mlp = mlp.MLP(width, hidden, activation=activation, **types_)
+
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
+        probe = jnp.broadcast_to(self.probe[...].astype(x.dtype)[None, None], (x.shape[0], 1, x.shape[2]))
+        pooled = self.attention(probe, x)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+POOLS = ("tok", "gap", "map")

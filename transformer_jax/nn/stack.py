@@ -1,0 +1,95 @@
+"""Equal blocks one after the other: one module whose parameters carry a leading `layers` axis.
+
+Scanned (compiled once, whatever the depth) or unrolled (faster on CPU), rematerialised or not, a stack computes the
+same outputs and gradients from the same parameters and random streams.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from transformer_jax import paths, types
+
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "full": None,  # saves the input of every block only
+    "dots": jax.checkpoint_policies.checkpoint_dots,
+    "dots_no_batch": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,  # dense layers, not attention
+}
+_METADATA = {nnx.PARTITION_NAME: None, "axes": "layers"}
+
+
+def make(block: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs) -> nnx.Module:
+    """`depth` modules `block(rngs)`, differently initialised, as one with stacked parameters and random streams."""
+    stacked = nnx.vmap(block, in_axes=0, out_axes=0, transform_metadata=_METADATA)
+    module = nnx.split_rngs(splits=depth)(stacked)(rngs)
+    module.layers = depth
+    return module
+
+
+def run(
+    blocks: nnx.Module,
+    x: Float[Array, "batch length embed"],
+    *,
+    stochastic_depth: float = 0.0,
+    scan: bool = True,
+    remat: str | None = None,
+    **shared: Any,
+) -> Float[Array, "batch length embed"]:
+    """`x` through all blocks of `make`, in order; `shared` keywords (`mask=`) go to each of them.
+
+    `stochastic_depth` is the drop rate of the last block; it grows linearly from 0 at the first. `remat` names what the
+    backward pass may find saved (`REMAT`); `None` saves everything.
+    """
+    graph, params, rest = nnx.split(blocks, nnx.Param, ...)
+
+    def step(x, layer):
+        params, rest, rate = layer
+        block = nnx.merge(graph, params, rest)
+        x = block(x, drop_rate=0.0 if rate is None else rate, **shared)
+        return x, nnx.state(block, nnx.Not(nnx.Param))
+
+    if remat is not None:  # in a scan the compiler cannot merge the two forward passes, so it need not be kept from it
+        step = jax.checkpoint(step, policy=REMAT[check_remat(remat)], prevent_cse=not scan)
+    layers = (params, rest, drop_rates(stochastic_depth, blocks.layers))
+    x, rest = jax.lax.scan(step, x, layers) if scan else _unrolled(step, x, layers, blocks.layers)
+    nnx.update(blocks, rest)
+    return x
+
+
+def drop_rates(last: float, depth: int) -> Float[np.ndarray, " layers"] | None:
+    """From 0 at the first layer to `last` at the last (1603.09382, section 3); `None` when nothing is dropped."""
+    return np.linspace(0.0, last, depth, dtype=np.float32) if last else None
+
+
+def check_remat(name: str) -> str:
+    """The name, when it is one of `REMAT`, else an `InputError`."""
+    if name not in REMAT:
+        raise types.InputError(
+            f"remat must be None or one of {', '.join(REMAT)}: it is {name!r}.{paths.did_you_mean(name, REMAT)}"
+        )
+    return name
+
+
+def unstack(tree: Any, depth: int) -> list[Any]:
+    """A tree of stacked leaves as one tree a layer.
+
+    One `split` instead of many slices: its gradient concatenates the layers once, where that of a slice is the whole
+    array filled up with zeros, for every layer again.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    parts = [[part.reshape(part.shape[1:]) for part in jax.lax.split(leaf, (1,) * depth)] for leaf in leaves]
+    return [structure.unflatten([part[i] for part in parts]) for i in range(depth)]
+
+
+def _unrolled(step: Callable[..., Any], x: Any, layers: Any, depth: int) -> tuple[Any, Any]:
+    """`jax.lax.scan(step, x, layers)` as a Python loop."""
+    outputs = []
+    for layer in unstack(jax.tree.map(jnp.asarray, layers), depth):
+        x, output = step(x, layer)
+        outputs.append(output)
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
