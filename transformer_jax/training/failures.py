@@ -21,7 +21,7 @@ class BatchRecord:
     first_example: int
     """Global position of the first example of the batch; the last one stands right before the next batch's first."""
     batch_size: int
-    ids: list[Any] | None = None
+    ids: Any = None
     """The ids of the examples this process read, when the pipeline gives them."""
 
 
@@ -34,7 +34,12 @@ def diverged(record: BatchRecord, metrics: Mapping[str, float], directory: str |
     where = ""
     if directory is not None:
         path = os.path.join(directory, REPORT)
-        report = {**dataclasses.asdict(record), "metrics": {name: str(value) for name, value in metrics.items()}}
+        ids = None if record.ids is None else [str(name) for name in record.ids]
+        report = {
+            **dataclasses.asdict(record),
+            "ids": ids,
+            "metrics": {name: str(value) for name, value in metrics.items()},
+        }
         with open(path, "w") as file:
             json.dump(report, file, indent=2, default=str)
         where = f" The batch is described in {path}."

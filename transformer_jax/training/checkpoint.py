@@ -1,0 +1,237 @@
+"""The checkpoints of a run: saved in the background, verified when read, the last few and the best kept."""
+
+import os
+import pathlib
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer_jax import paths, types
+from transformer_jax.training import integrity, layout, state, storage
+
+MODES: dict[str, Callable[..., Any]] = {"max": max, "min": min}
+
+
+class Checkpointer:
+    """Reads and writes the checkpoints of one run.
+
+    `stacks` names the stacked modules of the model and their depth; `meta` is what every checkpoint of the run carries
+    (config, classes, fingerprint). The last `keep_last` are kept, and the best by `keep_best=("val/top1", "max")`.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        stacks: Mapping[str, int] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        keep_last: int = 2,
+        keep_best: tuple[str, str] | None = None,
+        spread: bool | None = None,
+    ) -> None:
+        if keep_last < 1:
+            raise types.InputError(
+                f"keep_last must be at least 1: it is {keep_last}. A run continues from the last one."
+            )
+        if keep_best is not None and keep_best[1] not in MODES:
+            raise types.InputError(f"keep_best is (metric, 'max' or 'min'): it is {keep_best!r}.")
+        self.directory = storage.absolute(directory)
+        self._stacks, self._meta = dict(stacks or {}), dict(meta or {})
+        self._keep_last, self._keep_best = keep_last, keep_best
+        self._spread = jax.process_count() > 1 if spread is None else spread
+        self._writer: storage.Writer | None = None
+        self._scores: dict[int, float] | None = None
+        self._started: int | None = None
+
+    def steps(self) -> list[int]:
+        """The steps saved and committed, newest first."""
+        return list(storage.steps(self.directory))
+
+    def has(self, step: int) -> bool:
+        """Whether this step is saved, or being saved."""
+        return step == self._started or step in storage.steps(self.directory)
+
+    def best(self) -> int | None:
+        """The best committed step by `keep_best`; the newest of equals. None when none was evaluated."""
+        if self._keep_best is None:
+            return None
+        scores = {step: self._score(step) for step in self.steps()}
+        known = {step: score for step, score in scores.items() if score is not None}
+        if not known:
+            return None
+        wanted = MODES[self._keep_best[1]](known.values())
+        return next(step for step, score in known.items() if score == wanted)
+
+    def save(self, current: state.TrainState, clock: state.Clock, scores: Mapping[str, float] | None = None) -> None:
+        """Starts to save. Returns when the state may be overwritten; `wait` returns when it is committed.
+
+        Raises the error of an earlier save that failed in the background.
+        """
+        self.wait()
+        if self.has(clock.step):
+            raise types.InputError(
+                f"A step is saved once: {clock.step} is already in {self.directory}. Use an empty run directory."
+            )
+        flat = state.flatten(current)
+        with jax.transfer_guard("allow"):
+            leaves = layout.to_neutral(flat, self._stacks, spread=self._spread)
+            meta = {
+                **self._meta,
+                "format_version": storage.FORMAT_VERSION,
+                "step": clock.step,
+                "examples": clock.examples,
+                "evaluated": clock.evaluated,
+                "metrics": dict(scores or {}),
+                "stacks": self._stacks,
+                "leaves": layout.describe(leaves),
+                "digest": integrity.digests(flat, self._stacks),
+            }
+        target = self.directory / str(clock.step)
+        _set_aside(target, "stray")
+        if self._writer is None:
+            self._writer = storage.Writer()
+        self._started = clock.step
+        self._writer.start(target, leaves, meta)
+
+    def restore(
+        self, abstract: state.TrainState, *, source: str | os.PathLike[str] | None = None
+    ) -> tuple[state.TrainState, state.Clock, dict[str, Any]]:
+        """The newest checkpoint that proves to be what was saved, placed as `abstract` asks (shape, dtype, sharding).
+
+        A corrupt one is named, renamed `N.corrupt`, and the next older one taken. Raises `InputError` when none is
+        left, or when the checkpoint is of another model or optimizer. `source` is the path of another run to read
+        instead (or one step of it), where nothing is renamed.
+        """
+        target = state.flatten(abstract)
+        problems = []
+        found = storage.steps(self.directory).values() if source is None else storage.find(source)
+        for directory in found:
+            try:
+                flat, meta = self._read(directory, target)
+            except storage.Corrupt as error:
+                problems.append(f"step {directory.name}: {error}")
+                renamed = f" It is now {_set_aside(directory, 'corrupt')}." if source is None else ""
+                warnings.warn(f"Checkpoint {directory} is corrupt: {error}.{renamed}", stacklevel=2)
+                continue
+            clock = state.Clock(step=meta["step"], examples=meta["examples"], evaluated=meta["evaluated"])
+            return state.unflatten(layout.place(flat, target), abstract), clock, meta
+        raise types.InputError(
+            f"A run continues from a good checkpoint: {source or self.directory} has none"
+            + (f" left ({'; '.join(problems)})." if problems else ".")
+            + " Point resume at another run directory, or start again in an empty one."
+        )
+
+    def wait(self) -> None:
+        """Returns when everything is committed and what need not be kept is deleted. Raises if a save has failed."""
+        if self._writer is not None and self._started is not None:
+            started, self._started = self._started, None
+            self._writer.wait()
+            if not storage.is_complete(self.directory / str(started)):
+                raise OSError(
+                    f"Step {started} was saved without an error, but {self.directory / str(started)} is not whole."
+                )
+            self._prune()
+
+    def close(self) -> None:
+        """Waits, then ends the background threads."""
+        try:
+            self.wait()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def _read(self, directory: pathlib.Path, target: types.FlatTree) -> tuple[types.FlatTree, dict[str, Any]]:
+        meta = storage.read_meta(directory)
+        wanted = paths.unstack(layout.abstract(target), self._stacks, take=layout.layer)
+        layout.require_same(meta["leaves"], wanted, where=str(directory))
+        if not self._spread:
+            wanted = {path: np.empty((), leaf.dtype) for path, leaf in wanted.items()}
+        flat = layout.from_neutral(storage.read_leaves(directory, wanted), self._stacks, target)
+        _verify(integrity.digests(flat, self._stacks), meta["digest"])
+        return flat, meta
+
+    def _score(self, step: int) -> float | None:
+        assert self._keep_best is not None
+        if self._scores is None:
+            self._scores = {}
+        if step not in self._scores:
+            try:
+                metrics = storage.read_meta(self.directory / str(step))["metrics"]
+            except storage.Corrupt:
+                metrics = {}
+            self._scores[step] = metrics.get(self._keep_best[0], float("nan"))
+        score = self._scores[step]
+        return None if score != score else score
+
+    def _prune(self) -> None:
+        """Deletes what is neither among the last nor the best. Renamed first: a half-deleted folder must not look
+        like a checkpoint."""
+        if jax.process_index() != 0:
+            return
+        kept = {*self.steps()[: self._keep_last], self.best()}
+        for step in self.steps():
+            if step not in kept:
+                self._scores = {s: score for s, score in (self._scores or {}).items() if s != step}
+                doomed = self.directory / f"{step}.deleted"
+                (self.directory / str(step)).rename(doomed)
+        for doomed in self.directory.glob("*.deleted"):
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def load_params(path: str | os.PathLike[str], *, average: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The parameters of a checkpoint as `{"blocks/0/mlp/up/kernel": array}`, with its meta data.
+
+    `path` is a run directory, its `checkpoints` folder (the newest good step is taken), or one step. Works on any
+    machine, whatever the run was trained on. `average=True` takes the Polyak average.
+    """
+    root = "average" if average else "params"
+    leaves, meta = load_leaves(path, keep=lambda name: name.startswith(f"{root}/"))
+    if not leaves:
+        raise types.InputError(
+            f"The checkpoint must have {root!r} to load: {path} has none. Load without average=True."
+        )
+    return {name.removeprefix(f"{root}/"): leaf for name, leaf in leaves.items()}, meta
+
+
+def load_leaves(
+    path: str | os.PathLike[str], *, keep: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The leaves of a checkpoint whose path `keep` accepts, verified, with the meta data.
+
+    A corrupt step is passed over with a warning if there is an older one.
+    """
+    problems = []
+    for directory in storage.find(path):
+        try:
+            meta = storage.read_meta(directory)
+            names = {name: np.empty(()) for name in meta["leaves"] if keep(name)}
+            leaves = storage.read_leaves(directory, names)
+            _verify(integrity.digests(leaves, {}), {name: meta["digest"][name] for name in names})
+            return leaves, meta
+        except storage.Corrupt as error:
+            problems.append(f"{directory}: {error}")
+            warnings.warn(f"Checkpoint {directory} is corrupt: {error}. Looking for an older one.", stacklevel=3)
+    raise types.InputError(f"A checkpoint must be what was saved: {'; '.join(problems)}. Take another copy of it.")
+
+
+def _verify(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    wrong = sorted(path for path in expected if found.get(path) != expected[path])
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise storage.Corrupt(f"the numbers of {', '.join(wrong[:5])}{more} are not the ones that were saved")
+
+
+def _set_aside(directory: pathlib.Path, why: str) -> pathlib.Path:
+    """Renames a folder that is in the way to `N.why` (or `N.why-2` ...). Nothing of the user's is deleted."""
+    aside, count = directory.with_name(f"{directory.name}.{why}"), 1
+    while aside.exists():
+        count += 1
+        aside = directory.with_name(f"{directory.name}.{why}-{count}")
+    if directory.exists():
+        directory.rename(aside)
+    return aside

@@ -1,0 +1,152 @@
+"""What the loop tells about training: the metrics of the step before, the pace, the waiting, the compiling."""
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Generator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from transformer_jax import types
+from transformer_jax.training import compilation, failures, reporting, state, step
+
+_STARVED = 0.2  # share of the time the device stood idle for want of data that is worth a warning
+_STARVED_SECONDS = 2.0
+
+
+class Progress(Protocol):
+    """Something that shows how far the run is, more often than lines are written."""
+
+    def advance(self, step: int) -> None: ...
+
+
+class Journal:
+    """Holds the metrics of the step just dispatched, and reads those of the step before, which are ready.
+
+    A line is written every `every` steps, for the first step and for the last. Keys under `time/` are about the
+    machine; all others are the same in any run of the same configuration and seed.
+    """
+
+    def __init__(
+        self,
+        writer: reporting.Writer,
+        *,
+        total_steps: int,
+        batch_size: int,
+        every: int = 50,
+        directory: str | os.PathLike[str] | None = None,
+        flops_per_step: float | None = None,
+        peak_flops: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._writer, self._progress, self._directory = writer, progress, directory
+        self._total, self._batch, self._every = total_steps, batch_size, max(1, every)
+        self._utilisation = flops_per_step / peak_flops if flops_per_step and peak_flops else None
+        self._held: tuple[failures.BatchRecord, types.Metrics, float | np.floating] | None = None
+        self._compile = compilation.Watch()
+        self._compile_seconds = 0.0
+        self._warned = False
+        self._restart()
+
+    def _restart(self) -> None:
+        self._since, self._steps, self._waited, self._excluded = time.perf_counter(), 0, 0.0, 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Generator[None, None, None]:
+        """Around the wait for the next batch. Time in which the device still had work is not counted."""
+        start = time.perf_counter()
+        yield
+        if self._held is None or next(iter(self._held[1].values())).is_ready():
+            self._waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def dispatching(self) -> Generator[None, None, None]:
+        """Around the call of the step. Says so when it had to be compiled."""
+        with self._compile.watching():
+            yield
+        if self._compile.seconds is not None:
+            self._compile_seconds += self._compile.seconds
+            self._excluded += self._compile.seconds
+            cache = f" (compile cache: {self._compile.cache})" if self._compile.cache else ""
+            self._writer.text(f"The training step was compiled in {self._compile.seconds:.1f} s{cache}.")
+
+    @contextlib.contextmanager
+    def paused(self) -> Generator[None, None, None]:
+        """Around evaluations and saves: they are not part of the pace of training."""
+        self.flush()
+        start = time.perf_counter()
+        yield
+        self._excluded += time.perf_counter() - start
+
+    def step(
+        self, clock: state.Clock, metrics: types.Metrics, learning_rate: float | np.floating, ids: Any = None
+    ) -> None:
+        """Takes the metrics of the step just dispatched; reads and reports those of the one before.
+
+        Raises `Diverged` when that one was not finite and its policy is to stop.
+        """
+        self.flush()
+        first = clock.examples - self._batch
+        self._held = (failures.BatchRecord(clock.step, first, self._batch, ids), metrics, learning_rate)
+        if self._progress is not None:
+            self._progress.advance(clock.step)
+
+    def flush(self) -> None:
+        """Reads and reports the metrics that are held. Waits for the device."""
+        if self._held is None:
+            return
+        (record, metrics, learning_rate), self._held = self._held, None
+        due = record.step % self._every == 0 or record.step in (1, self._total)
+        flags = metrics if due else {name: metrics[name] for name in step.FLAGS.values() if name in metrics}
+        values = jax.device_get(flags)
+        self._steps += 1
+        stopped, skipped = (bool(values.get(step.FLAGS[policy], 0)) for policy in ("stop", "skip"))
+        if stopped:
+            raise failures.diverged(record, jax.device_get(metrics), self._directory)
+        if skipped:
+            self._writer.text(f"Step {record.step} was skipped: its loss, gradient or update was not finite.")
+        if due or skipped:
+            values = values if due else jax.device_get(metrics)
+            self._write(record.step, values, learning_rate)
+
+    def evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Reports the results of the evaluators."""
+        if scores:
+            self._writer.write(step, scores)
+
+    def text(self, message: str) -> None:
+        self._writer.text(message)
+
+    def _write(self, number: int, values: Mapping[str, Any], learning_rate: float | np.floating) -> None:
+        line: dict[str, Any] = {f"train/{name}": value for name, value in values.items() if name != step.STOPPED}
+        self._writer.write(number, {**line, "learning_rate": learning_rate, **self._pace(number)})
+        self._restart()
+
+    def _pace(self, number: int) -> dict[str, float]:
+        seconds = time.perf_counter() - self._since - self._excluded
+        pace: dict[str, float] = {}
+        if self._compile_seconds:
+            pace["time/compile_s"], self._compile_seconds = self._compile_seconds, 0.0
+        if self._steps and seconds > 0:
+            pace["time/step_ms"] = 1e3 * seconds / self._steps
+            pace["time/images_per_s"] = self._steps * self._batch / seconds
+            pace["time/data_wait"] = min(1.0, self._waited / seconds)
+            pace["time/eta_s"] = (self._total - number) * seconds / self._steps
+            if self._utilisation is not None:
+                pace["time/mfu"] = self._utilisation * self._steps / seconds
+            self._warn_starved(pace["time/data_wait"], seconds)
+        return {name: reporting.rounded(value) for name, value in pace.items()}
+
+    def _warn_starved(self, share: float, seconds: float) -> None:
+        if self._warned or share < _STARVED or seconds < _STARVED_SECONDS or self._steps < 2:
+            return
+        self._warned = True
+        message = (
+            f"The device waits for data {share:.0%} of the time: a batch takes longer to prepare than a step to run."
+            " Give the pipeline more threads or workers, prepare smaller images, or use a faster decoder."
+        )
+        self._writer.text(f"Warning: {message}")
+        warnings.warn(message, stacklevel=2)
