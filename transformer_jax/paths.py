@@ -52,6 +52,16 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def one_of(name: str, value: str, choices: Iterable[str]) -> str:
+    """`value`, when it is one of `choices`, else an `InputError` about `name`."""
+    choices = list(choices)
+    if value not in choices:
+        raise types.InputError(
+            f"{name} must be one of {', '.join(choices)}: it is {value!r}.{did_you_mean(str(value), choices)}"
+        )
+    return value
+
+
 def matches(pattern: str, path: str) -> bool:
     """Whether the regular expression matches the whole path."""
     return re.fullmatch(pattern, path) is not None

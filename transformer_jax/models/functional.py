@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from transformer_jax import models, paths, types
+from transformer_jax.nn import stack
 
 Params = dict[str, Any]
 
@@ -51,11 +52,7 @@ class Functional:
 
 def from_family(name: str, **config: Any) -> Functional:
     """The model `name` of `models.MODELS` with the keyword arguments of its config."""
-    if name not in models.MODELS:
-        raise types.InputError(
-            f"A model is one of {', '.join(models.MODELS)}: it is {name!r}.{paths.did_you_mean(name, models.MODELS)}"
-        )
-    family = models.MODELS[name]
+    family = models.MODELS[paths.one_of("The model", name, models.MODELS)]
     known = list(inspect.signature(family.config).parameters)
     for word in config:
         if word not in known:
@@ -71,9 +68,9 @@ def from_config(family: models.Family, config: Any) -> Functional:
         view = nnx.view(module, deterministic=deterministic)
         graphs[deterministic], state, rest = nnx.split(view, nnx.Param, ...)
     stacks = {
-        paths.SEPARATOR.join(map(str, path)): part.layers
+        paths.SEPARATOR.join(map(str, path)): count
         for path, part in nnx.iter_modules(module)
-        if hasattr(part, "layers")
+        if (count := stack.depth(part))
     }
     words = {
         paths.SEPARATOR.join(map(str, path)): param.get_metadata()["axes"] for path, param in nnx.to_flat_state(state)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,9 +98,9 @@ class Config:
 
     def __post_init__(self):
         for name, table in _CHOICES.items():
-            _one_of(name, getattr(self, name), table)
+            paths.one_of(name, getattr(self, name), table)
         if self.remat is not None:
-            stack.check_remat(self.remat)
+            paths.one_of("remat", self.remat, stack.REMAT)
         for name in ("dropout", "stochastic_depth"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise types.InputError(f"{name} must be at least 0 and below 1: it is {getattr(self, name)}.")
@@ -141,6 +141,11 @@ class Config:
         return embeddings.grid(_pair(self.image_size), self.patch_size)
 
     @property
+    def dtypes(self) -> dict[str, Any]:
+        """The two dtype arguments of every layer."""
+        return {"dtype": jnp.dtype(self.dtype), "param_dtype": jnp.dtype(self.param_dtype)}
+
+    @property
     def has_class_token(self) -> bool:
         """Whether a class token stands before the patches."""
         return self.pool == "tok" if self.class_token is None else self.class_token
@@ -153,41 +158,38 @@ class ViT(nnx.Module):
     """
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
-        width, param_dtype = config.size.width, jnp.dtype(config.param_dtype)
-        types_ = dict(dtype=jnp.dtype(config.dtype), param_dtype=param_dtype, rngs=rngs)
+        width, param_dtype = config.size.width, config.dtypes["param_dtype"]
+        shared: dict[str, Any] = dict(**config.dtypes, rngs=rngs)
         self.config = config
-        self.embedding = embeddings.PatchEmbedding(width, config.patch_size, channels=config.channels, **types_)
-        self.cls = nnx.Param(jnp.zeros((width,), param_dtype), axes=("embed",)) if config.has_class_token else None
-        self.registers = (
-            nnx.Param(0.02 * rngs.params.normal((config.registers, width), param_dtype), axes=("length", "embed"))
-            if config.registers
-            else None
-        )
-        rows, columns = config.grid
-        length = rows * columns + config.has_class_token
-        self.position = (
-            positions.learned(length, width, param_dtype=param_dtype, rngs=rngs)
-            if config.position == "learned"
-            else None
-        )
+        self.embedding = embeddings.PatchEmbedding(width, config.patch_size, channels=config.channels, **shared)
+        self.cls = self.registers = self.position = None
+        if config.has_class_token:
+            self.cls = nnx.Param(jnp.zeros((width,), param_dtype), axes=("embed",))
+        if config.registers:
+            tokens = 0.02 * rngs.params.normal((config.registers, width), param_dtype)
+            self.registers = nnx.Param(tokens, axes=("length", "embed"))
+        if config.position == "learned":
+            length = config.grid[0] * config.grid[1] + config.has_class_token
+            self.position = positions.learned(length, width, param_dtype=param_dtype, rngs=rngs)
         self.dropout = dropout.Dropout(config.dropout, rngs=rngs)
         self.blocks = stack.make(functools.partial(_block, config), config.size.depth, rngs=rngs)
         # a post-norm stack ends in a norm already
         self.norm = None if config.norm_placement == "post" else _norm(config)(rngs=rngs)
         self.pool = _pool(config, rngs)
         hidden = width if config.pre_logits is True else int(config.pre_logits)
-        self.pre_logits = (
-            linear.Dense((width,), (hidden,), axes=("embed", "mlp"), kernel_init=linear.LECUN, **types_)
-            if hidden
-            else None
-        )
+        self.pre_logits = None
+        if hidden:
+            self.pre_logits = linear.Dense(
+                (width,), (hidden,), axes=("embed", "mlp"), kernel_init=linear.LECUN, **shared
+            )
         self.head = linear.Dense(
             (hidden or width,),
             (config.num_classes,),
             axes=("mlp" if hidden else "embed", "classes"),
             kernel_init=linear.ZEROS if config.head_zero else linear.LECUN,
             bias_init=nnx.initializers.constant(config.head_bias),
-            **(types_ | {"dtype": jnp.float32}),
+            param_dtype=param_dtype,
+            rngs=rngs,
         )
 
     def __call__(self, image: Float[Array, "batch height width channels"]) -> Float[Array, "batch classes"]:
@@ -204,8 +206,8 @@ class ViT(nnx.Module):
         """All tokens after the last norm."""
         if image.shape[1:] != self.config.image_shape:
             raise types.InputError(
-                f"This model takes images of (height, width, channels) {self.config.image_shape}:"
-                f" got {image.shape[1:]}. Resize them, or build the model with their image_size and channels."
+                f"This model takes images of (height, width, channels) {self.config.image_shape} after the batch:"
+                f" got {image.shape}. Resize them, or build the model with their image_size and channels."
             )
         x = axes.constrain(self._embed(image), "batch", "length", "embed")
         how = self.config
@@ -247,7 +249,7 @@ _CHOICES = {
 def _block(config: Config, rngs: nnx.Rngs) -> nnx.Module:
     """One layer of the stack."""
     size = config.size
-    types_ = dict(dtype=jnp.dtype(config.dtype), param_dtype=jnp.dtype(config.param_dtype))
+    shared: dict[str, Any] = dict(**config.dtypes, rngs=rngs)
     mixer = attention.MultiHeadAttention(
         size.width,
         size.heads,
@@ -256,27 +258,20 @@ def _block(config: Config, rngs: nnx.Rngs) -> nnx.Module:
         epsilon=config.norm_epsilon,
         dropout=config.dropout,
         backend=config.attention,
-        rngs=rngs,
-        **types_,
+        **shared,
     )
     feed = mlp.MLPS[config.mlp](
-        size.width, size.mlp_dim, activation=config.activation, dropout=config.dropout, rngs=rngs, **types_
+        size.width, size.mlp_dim, activation=config.activation, dropout=config.dropout, **shared
     )
     scale = None
     if config.layer_scale is not None:
-        scale = functools.partial(blocks.LayerScale, size.width, initial=config.layer_scale, **types_)
+        scale = functools.partial(blocks.LayerScale, size.width, initial=config.layer_scale, **config.dtypes)
     return blocks.BLOCKS[config.norm_placement](mixer, feed, norm=_norm(config), scale=scale, rngs=rngs)
 
 
 def _norm(config: Config) -> functools.partial:
     """A factory of norms over the features of a token."""
-    return functools.partial(
-        norms.NORMS[config.norm],
-        config.size.width,
-        epsilon=config.norm_epsilon,
-        dtype=jnp.dtype(config.dtype),
-        param_dtype=jnp.dtype(config.param_dtype),
-    )
+    return functools.partial(norms.NORMS[config.norm], config.size.width, epsilon=config.norm_epsilon, **config.dtypes)
 
 
 def _pool(config: Config, rngs: nnx.Rngs) -> nnx.Module:
@@ -292,9 +287,8 @@ def _pool(config: Config, rngs: nnx.Rngs) -> nnx.Module:
         activation=config.activation,
         epsilon=config.norm_epsilon,
         backend=config.attention,
-        dtype=jnp.dtype(config.dtype),
-        param_dtype=jnp.dtype(config.param_dtype),
         rngs=rngs,
+        **config.dtypes,
     )
 
 
@@ -309,13 +303,6 @@ def _named_size(variant: str) -> tuple[Size, int]:
     if not patch.isdecimal() or int(patch) < 1:
         raise types.InputError(f"A variant ends in its patch size, such as '{name}/16': it is {variant!r}.")
     return VARIANTS[name], int(patch)
-
-
-def _one_of(name: str, value: str, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise types.InputError(
-            f"{name} must be one of {', '.join(choices)}: it is {value!r}.{paths.did_you_mean(value, choices)}"
-        )
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

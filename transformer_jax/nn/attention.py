@@ -1,10 +1,13 @@
 """Multi-head attention (Vaswani et al., 1706.03762, section 3.2), self or cross, with grouped queries."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from transformer_jax import axes, types
+from transformer_jax import axes, paths, types
 from transformer_jax.nn import dropout as dropouts
 from transformer_jax.nn import kernels, linear, norms
 
@@ -31,25 +34,24 @@ class MultiHeadAttention(nnx.Module):
         epsilon: float = 1e-6,
         dropout: float = 0.0,
         backend: str = "auto",
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         head_dim, kv_heads = head_sizes(width, heads, kv_heads, head_dim)
         value_dim, memory_width = value_dim or head_dim, memory_width or width
-        types_ = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        some = dict(use_bias=use_bias, **types_)
+        shared: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        some: dict[str, Any] = dict(use_bias=use_bias, **shared)
         value_axis = "head_dim" if value_dim == head_dim else "value_dim"
         kv_axis = "heads" if kv_heads == heads else "kv_heads"
-        kernels.check(backend)
-        self.backend = backend
+        self.backend = paths.one_of("The attention back end", backend, kernels.BACKENDS)
         self.query = linear.Dense((width,), (heads, head_dim), axes=("embed", "heads", "head_dim"), **some)
         self.key = linear.Dense((memory_width,), (kv_heads, head_dim), axes=("embed", kv_axis, "head_dim"), **some)
         self.value = linear.Dense((memory_width,), (kv_heads, value_dim), axes=("embed", kv_axis, value_axis), **some)
         self.out = linear.Dense(
-            (heads, value_dim), (out_width or width,), axes=("heads", value_axis, "embed"), use_bias=use_bias, **types_
+            (heads, value_dim), (out_width or width,), axes=("heads", value_axis, "embed"), use_bias=use_bias, **shared
         )
-        norm = dict(epsilon=epsilon, use_bias=False, axis="head_dim", **types_)
+        norm: dict[str, Any] = dict(epsilon=epsilon, use_bias=False, axis="head_dim", **shared)
         self.query_norm = norms.LayerNorm(head_dim, **norm) if qk_norm else None
         self.key_norm = norms.LayerNorm(head_dim, **norm) if qk_norm else None
         self.dropout = dropouts.Dropout(dropout, rngs=rngs)

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from transformer_jax import types
@@ -22,7 +23,7 @@ def grid(image_size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]
     """Rows and columns of patches. Raises `InputError` when the patch does not divide the image."""
     rows, columns = image_size[0] // patch[0], image_size[1] // patch[1]
     if not rows or not columns or image_size != (rows * patch[0], columns * patch[1]):
-        near = tuple(max(round(size / p), 1) * p for size, p in zip(image_size, patch, strict=True))
+        near = max(round(image_size[0] / patch[0]), 1) * patch[0], max(round(image_size[1] / patch[1]), 1) * patch[1]
         raise types.InputError(
             f"The patch size must divide the image size: image {_by(image_size)}, patch {_by(patch)}."
             f" Resize the images to {_by(near)} or choose another patch."
@@ -42,8 +43,8 @@ class PatchEmbedding(nnx.Module):
         patch: tuple[int, int],
         *,
         channels: int = 3,
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.patch, self.dtype = patch, dtype

@@ -43,15 +43,6 @@ class Choice(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def check(backend: str) -> None:
-    """Raises `InputError` when there is no such back end."""
-    if backend not in BACKENDS:
-        raise types.InputError(
-            f"The attention back end must be one of {', '.join(BACKENDS)}: it is {backend!r}."
-            f"{paths.did_you_mean(backend, BACKENDS)}"
-        )
-
-
 def obstacles(case: Situation) -> tuple[str, ...]:
     """Every condition of cuDNN's fused attention that `case` does not meet."""
     found = []
@@ -80,7 +71,7 @@ def obstacles(case: Situation) -> tuple[str, ...]:
 
 def select(backend: str, case: Situation) -> Choice:
     """The back end for `case`: `auto` takes cuDNN where it can; `cudnn` where it cannot is an `InputError`."""
-    check(backend)
+    paths.one_of("The attention back end", backend, BACKENDS)
     if backend == "xla":
         return Choice("xla", ("asked for",))
     against = obstacles(case)

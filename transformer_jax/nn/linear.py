@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 XAVIER = nnx.initializers.xavier_uniform()
@@ -50,8 +51,8 @@ class Dense(nnx.Module):
         use_bias: bool = True,
         kernel_init: nnx.Initializer = XAVIER,
         bias_init: nnx.Initializer = ZEROS,
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.contract, self.dtype = len(inputs), dtype

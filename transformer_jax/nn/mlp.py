@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from transformer_jax import axes
@@ -32,11 +34,13 @@ class MLP(nnx.Module):
         activation: str = "gelu_tanh",
         use_bias: bool = True,
         dropout: float = 0.0,
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        some = dict(use_bias=use_bias, bias_init=_SMALL, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        some: dict[str, Any] = dict(
+            use_bias=use_bias, bias_init=_SMALL, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
         self.activation = activation
         self.up = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), **some)
         self.down = linear.Dense((hidden,), (width,), axes=("mlp", "embed"), **some)
@@ -63,11 +67,11 @@ class GatedMLP(MLP):
         activation: str = "gelu_tanh",
         use_bias: bool = True,
         dropout: float = 0.0,
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        some = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        some: dict[str, Any] = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         super().__init__(width, hidden, activation=activation, dropout=dropout, **some)
         self.gate = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), bias_init=_SMALL, **some)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -16,8 +17,8 @@ class LayerNorm(nnx.Module):
         epsilon: float = 1e-6,
         use_bias: bool = True,
         axis: str = "embed",
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.epsilon, self.dtype = epsilon, dtype
@@ -40,8 +41,8 @@ class RMSNorm(nnx.Module):
         *,
         epsilon: float = 1e-6,
         axis: str = "embed",
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.epsilon, self.dtype = epsilon, dtype

@@ -1,7 +1,10 @@
 """From the tokens of an image to one vector."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from transformer_jax.nn import attention, linear, mlp, norms
@@ -36,16 +39,16 @@ class AttentionPool(nnx.Module):
         activation: str = "gelu_tanh",
         epsilon: float = 1e-6,
         backend: str = "auto",
-        dtype: jnp.dtype = jnp.float32,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        types_ = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        shared: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         probe = linear.XAVIER(rngs.params(), (1, width), param_dtype)[0]
         self.probe = nnx.Param(probe, axes=("embed",))
-        self.attention = attention.MultiHeadAttention(width, heads, backend=backend, **types_)
-        self.norm = norms.LayerNorm(width, epsilon=epsilon, **types_)
-        self.mlp = mlp.MLP(width, hidden, activation=activation, **types_)
+        self.attention = attention.MultiHeadAttention(width, heads, backend=backend, **shared)
+        self.norm = norms.LayerNorm(width, epsilon=epsilon, **shared)
+        self.mlp = mlp.MLP(width, hidden, activation=activation, **shared)
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
         probe = jnp.broadcast_to(self.probe[...].astype(x.dtype)[None, None], (x.shape[0], 1, x.shape[2]))

@@ -6,6 +6,7 @@ A table covers the prefix tokens (class token) and then the grid, row by row. Fi
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from transformer_jax import types
@@ -37,7 +38,7 @@ def fixed(name: str, grid: Grid, width: int, *, prefix: int = 0) -> Float[np.nda
     return np.concatenate([np.zeros((prefix, width), np.float32), table])
 
 
-def learned(length: int, width: int, *, param_dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> nnx.Param:
+def learned(length: int, width: int, *, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> nnx.Param:
     """A table to be learned, of small normal numbers."""
     return nnx.Param(0.02 * rngs.params.normal((length, width), param_dtype), axes=("length", "embed"))
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from transformer_jax import paths, types
+from transformer_jax import paths
 
 REMAT: dict[str, Callable[..., Any] | None] = {
     "full": None,  # saves the input of every block only
@@ -23,12 +23,17 @@ REMAT: dict[str, Callable[..., Any] | None] = {
 _METADATA = {nnx.PARTITION_NAME: None, "axes": "layers"}
 
 
-def make(block: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs) -> nnx.Module:
-    """`depth` modules `block(rngs)`, differently initialised, as one with stacked parameters and random streams."""
+def make(block: Callable[[nnx.Rngs], nnx.Module], count: int, *, rngs: nnx.Rngs) -> nnx.Module:
+    """`count` modules `block(rngs)`, differently initialised, as one with stacked parameters and random streams."""
     stacked = nnx.vmap(block, in_axes=0, out_axes=0, transform_metadata=_METADATA)
-    module = nnx.split_rngs(splits=depth)(stacked)(rngs)
-    module.layers = depth
+    module: Any = nnx.split_rngs(splits=count)(stacked)(rngs)
+    module.layers = count
     return module
+
+
+def depth(module: Any) -> int:
+    """How many layers `make` stacked in this module; 0 when it is not a stack."""
+    return getattr(module, "layers", 0)
 
 
 def run(
@@ -45,6 +50,9 @@ def run(
     `stochastic_depth` is the drop rate of the last block; it grows linearly from 0 at the first. `remat` names what the
     backward pass may find saved (`REMAT`); `None` saves everything.
     """
+    if remat is not None:
+        paths.one_of("remat", remat, REMAT)
+    count = depth(blocks)
     graph, params, rest = nnx.split(blocks, nnx.Param, ...)
 
     def step(x, layer):
@@ -53,43 +61,34 @@ def run(
         x = block(x, drop_rate=0.0 if rate is None else rate, **shared)
         return x, nnx.state(block, nnx.Not(nnx.Param))
 
-    if remat is not None:  # in a scan the compiler cannot merge the two forward passes, so it need not be kept from it
-        step = jax.checkpoint(step, policy=REMAT[check_remat(remat)], prevent_cse=not scan)
-    layers = (params, rest, drop_rates(stochastic_depth, blocks.layers))
-    x, rest = jax.lax.scan(step, x, layers) if scan else _unrolled(step, x, layers, blocks.layers)
+    # in a scan the compiler cannot merge the two forward passes, so it need not be kept from it
+    kept = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan) if remat else step
+    layers = (params, rest, drop_rates(stochastic_depth, count))
+    x, rest = jax.lax.scan(kept, x, layers) if scan else _unrolled(kept, x, layers, count)
     nnx.update(blocks, rest)
     return x
 
 
-def drop_rates(last: float, depth: int) -> Float[np.ndarray, " layers"] | None:
+def drop_rates(last: float, count: int) -> Float[np.ndarray, " layers"] | None:
     """From 0 at the first layer to `last` at the last (1603.09382, section 3); `None` when nothing is dropped."""
-    return np.linspace(0.0, last, depth, dtype=np.float32) if last else None
+    return np.linspace(0.0, last, count, dtype=np.float32) if last else None
 
 
-def check_remat(name: str) -> str:
-    """The name, when it is one of `REMAT`, else an `InputError`."""
-    if name not in REMAT:
-        raise types.InputError(
-            f"remat must be None or one of {', '.join(REMAT)}: it is {name!r}.{paths.did_you_mean(name, REMAT)}"
-        )
-    return name
-
-
-def unstack(tree: Any, depth: int) -> list[Any]:
+def unstack(tree: Any, count: int) -> list[Any]:
     """A tree of stacked leaves as one tree a layer.
 
     One `split` instead of many slices: its gradient concatenates the layers once, where that of a slice is the whole
     array filled up with zeros, for every layer again.
     """
     leaves, structure = jax.tree.flatten(tree)
-    parts = [[part.reshape(part.shape[1:]) for part in jax.lax.split(leaf, (1,) * depth)] for leaf in leaves]
-    return [structure.unflatten([part[i] for part in parts]) for i in range(depth)]
+    parts = [[part.reshape(part.shape[1:]) for part in jax.lax.split(leaf, (1,) * count)] for leaf in leaves]
+    return [structure.unflatten([part[i] for part in parts]) for i in range(count)]
 
 
-def _unrolled(step: Callable[..., Any], x: Any, layers: Any, depth: int) -> tuple[Any, Any]:
+def _unrolled(step: Callable[..., Any], x: Any, layers: Any, count: int) -> tuple[Any, Any]:
     """`jax.lax.scan(step, x, layers)` as a Python loop."""
     outputs = []
-    for layer in unstack(jax.tree.map(jnp.asarray, layers), depth):
+    for layer in unstack(jax.tree.map(jnp.asarray, layers), count):
         x, output = step(x, layer)
         outputs.append(output)
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
