@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import ml_collections
-from transformer_jax.optim import optimizers, schedules
 
 from transformer_jax import config, models, paths, types
+from transformer_jax.optim import optimizers, schedules
 
-Duration = int | str
-"""Steps as a number, or text: `"90 epochs"`, `"4096 examples"`, `"500 steps"`, `"10%"` of the run."""
+Duration = schedules.Duration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +160,7 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Fields]:
     known = {where: config.fields(section) for where, section in SECTIONS.items()}
     named = {
         "model": (models.MODELS, lambda family: family.config, ()),
-        "optim": (optimizers.OPTIMIZERS, lambda build: build, ("abstract_params",)),
+        "optim": (optimizers.OPTIMIZERS, lambda build: build, ("abstract_params", "stacks")),
         "schedule": (schedules.SCHEDULES, lambda build: build, ("total_steps", "batch_size", "epoch_examples")),
     }
     for where, (table, constructor, skip) in named.items():

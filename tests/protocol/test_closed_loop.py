@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from transformer_jax import types
+from transformer_jax.protocol import closed_loop
+
+TARGET = closed_loop.Target(
+    finetune={
+        "name": "ft",
+        "seed": 9,
+        "schedule": {"base": 0},
+        "data": {"split": "x"},
+        "evals": {"eval": {"split": "y"}},
+    },
+    finetune_grid=(0.1, 0.2, 0.3),
+    scratch={},
+    scratch_grid=(),
+    train="train[:80]",
+    dev="validation[:20]",
+    final="train[:80]+validation[:20]",
+)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Every call of `experiment.train`; the development accuracy peaks at 0.2, the test accuracy grows with the seed."""
+    calls = []
+
+    def train(settings, folder, **_):
+        calls.append(settings)
+        base, split = settings["schedule"]["base"], settings["evals"]["eval"]["split"]
+        accuracy = {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}[base] if split.startswith("val") else 0.8 + settings["seed"] / 100
+        return {"eval/top1": accuracy, "eval/loss": base}
+
+    monkeypatch.setattr(closed_loop.experiment, "train", train)
+    return calls
+
+
+def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(trained, tmp_path):
+    runner = closed_loop._Runner(tmp_path, shared=None)
+    result = runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=3)
+    assert result["lr"] == 0.2  # 0.2 and 0.3 are equally right on dev; 0.2 has the lower loss
+    assert result["runs"] == [0.80, 0.81, 0.82]
+    assert result["mean"] == pytest.approx(0.81) and result["std"] == pytest.approx(0.01)
+    tuning, final = trained[:3], trained[3:]
+    assert {c["data"]["split"] for c in tuning} == {TARGET.train} and {c["seed"] for c in tuning} == {0}
+    assert {c["data"]["split"] for c in final} == {TARGET.final} and [c["seed"] for c in final] == [0, 1, 2]
+    assert {c["evals"]["eval"]["split"] for c in final} == {"test"}
+
+
+def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path):
+    runner = closed_loop._Runner(tmp_path, shared=None)
+    runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=2)
+    judged = [c["evals"]["eval"]["split"] for c in trained]
+    assert judged == ["validation[:20]"] * 3 + ["test"] * 2
+
+
+def test_a_finished_run_is_not_run_again(trained, tmp_path):
+    for _ in range(2):
+        closed_loop._Runner(tmp_path, shared=None).method("finetune", TARGET.finetune, (0.1,), TARGET, seeds=1)
+    assert len(trained) == 2
+
+
+def test_a_run_interrupted_before_its_outcome_is_run_again(tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        closed_loop.once(tmp_path / "run", {"a": 1}, interrupted)
+    assert closed_loop.once(tmp_path / "run", {"a": 1}, lambda: {"top1": 1.0}) == {"top1": 1.0}
+
+
+def test_a_finished_run_of_other_settings_is_refused(tmp_path):
+    closed_loop.once(tmp_path, {"train": {"total": 10}}, lambda: {"top1": 1.0})
+    with pytest.raises(types.InputError, match=r"train.total: 10 -> 20.*another --workdir"):
+        closed_loop.once(tmp_path, {"train": {"total": 20}}, lambda: {"top1": 1.0})
+
+
+def test_the_table_shows_mean_spread_and_rate():
+    results = {
+        "digits_50": {
+            "finetune": {"mean": 0.9, "std": 0.011, "runs": [0.89, 0.91], "lr": 0.03},
+            "scratch": {"mean": 0.6, "std": 0.0, "runs": [0.6], "lr": 0.001},
+            "probe": {"mean": 0.7, "std": 0.0, "runs": [0.7], "lr": None},
+        }
+    }
+    assert closed_loop.table(results).splitlines()[2] == "| digits_50 | 90.0 ± 1.1 (lr 0.03) | 60.0 (lr 0.001) | 70.0 |"
+    json.dumps(results)

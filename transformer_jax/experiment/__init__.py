@@ -1,0 +1,1 @@
+"""The composition root: a resolved experiment becomes data, model, optimizer, step and evaluators."""

@@ -1,0 +1,124 @@
+"""What is compiled: model, optimizer and mesh, joined into `init`, `step`, `predict` and `features`.
+
+Runs that differ in data, length, learning rate or seed share one program: all of those are arguments.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from transformer_jax import paths, types
+from transformer_jax.metrics import flops, losses
+from transformer_jax.models import functional
+from transformer_jax.optim import masks, optimizers
+from transformer_jax.parallel import mesh, rules, strategies
+from transformer_jax.training import compilation, mixing, state, step
+
+PixelRange = tuple[float, float]
+
+
+class Program:
+    """The compiled functions of an experiment.
+
+    `pixel_range` is where the model wants pixels, such as (-1, 1): they travel as uint8 and are scaled on the device.
+    `None` leaves them as they are.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], pixel_range: PixelRange | None):
+        self.settings = settings
+        self.pixel_range = pixel_range
+        self.model = functional.from_family(**settings["model"])
+        self.optimizer = optimizers.build(
+            abstract_params=self.model.abstract, stacks=self.model.stacks, **settings["optim"]
+        )
+        self.mesh = mesh.make(settings["parallel"]["mesh"])
+        self.jit = strategies.Jit(self.mesh)
+        abstract = jax.eval_shape(self._create, jax.random.key(0), self.model.abstract)
+        self.shardings = rules.shardings(abstract, self.model.axes, self.mesh, settings["parallel"]["rules"])
+        self.abstract: state.TrainState = jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, self.shardings
+        )
+        self._compile()
+
+    def _compile(self) -> None:
+        """Wrap the pure functions for the mesh. Nothing is compiled before its first call."""
+        train = self.settings["train"]
+        train_step = step.make_train_step(
+            self.loss,
+            self.optimizer,
+            accumulate=train["accumulate"],
+            average_decay=train["average"],
+            nonfinite=train["nonfinite"],
+        )
+        here, batch, everywhere = self.shardings, self.jit.batch, self.jit.replicated
+        self.init = self.jit.compile(self._init, outputs=here)
+        self.init_with = self.jit.compile(self._create, inputs=(None, here.params), outputs=here)
+        self.step = self.jit.compile(
+            compilation.traced_once(train_step, "The training step"),
+            inputs=(here, batch, everywhere),
+            outputs=(here, everywhere),
+            donate=(0,),
+        )
+        forward = functools.partial(self.jit.compile, inputs=(here.params, batch), outputs=everywhere)
+        self.predict = forward(compilation.traced_once(self._predict, "The evaluation step"))
+        self.features = forward(self._features)
+
+    def _init(self, key: jax.Array) -> state.TrainState:
+        model_key, run_key = jax.random.split(key)
+        return self._create(run_key, self.model.init(model_key))
+
+    def _create(self, key: jax.Array, params: Any) -> state.TrainState:
+        return state.create(params, self.optimizer, key=key, average=self.settings["train"]["average"] is not None)
+
+    def loss(self, params: Any, batch: types.Batch, key: jax.Array) -> tuple[Float[Array, ""], types.Metrics]:
+        """The training objective: a mean over the examples of a batch."""
+        train = self.settings["train"]
+        dropout_key, mixup_key = jax.random.split(key)
+        image, label = self.scale(batch["image"]), batch["label"]
+        if train["mixup"]:
+            classes = self.settings["model"]["num_classes"]
+            image, label = mixing.mixup(image, jax.nn.one_hot(label, classes), mixup_key, alpha=train["mixup"])
+        params = masks.stop_gradient(params, self.settings["optim"]["freeze"], self.model.stacks)
+        logits = self.model.apply(params, image, key=dropout_key)
+        each = losses.LOSSES[train["loss"]](logits, label, label_smoothing=train["label_smoothing"])
+        return each.mean(), {}
+
+    def scale(self, image: jax.Array) -> jax.Array:
+        """Pixels as float32 in the range the model wants; pixels that are float already are left alone."""
+        if self.pixel_range is None or image.dtype != jnp.uint8:
+            return image.astype(jnp.float32)
+        low, high = self.pixel_range
+        return image.astype(jnp.float32) * ((high - low) / 255) + low
+
+    def _predict(self, params: Any, batch: types.Batch) -> Float[Array, "batch classes"]:
+        return self.model.apply(params, self.scale(batch["image"]))
+
+    def _features(self, params: Any, batch: types.Batch) -> Float[Array, "batch features"]:
+        return self.model.apply(params, self.scale(batch["image"]), method="features")
+
+    def fake_batch(self, batch_size: int) -> dict[str, np.ndarray]:
+        """Random pixels and labels of the right shapes, the same every time."""
+        config, rng = self.model.config, np.random.default_rng(0)
+        return {
+            "image": rng.integers(0, 256, (batch_size, *config.image_shape), np.uint8),
+            "label": rng.integers(0, config.num_classes, batch_size).astype(np.int32),
+        }
+
+    def flops_per_step(self, batch_size: int) -> int:
+        """Model FLOPs of one training step, counted in its program."""
+        shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self.fake_batch(batch_size).items()}
+        return flops.count(jax.make_jaxpr(self.step)(self.abstract, shapes, jax.ShapeDtypeStruct((), jnp.float32)))
+
+    def place(self, flat: types.FlatTree) -> Any:
+        """Parameters by neutral path (one leaf a layer) as the sharded tree of the program."""
+        params = paths.unflatten(paths.stack(flat, self.model.stacks, np.stack))
+        return jax.tree.map(jax.device_put, params, self.shardings.params)
+
+    def neutral(self, params: Any) -> types.FlatTree:
+        """The inverse of `place`: numpy leaves by neutral path."""
+        return paths.unstack(paths.flatten(jax.device_get(params)), self.model.stacks)

@@ -1,0 +1,75 @@
+"""What several runs of one process share: opened data, loaded weights, compiled programs."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from transformer_jax import config, types
+from transformer_jax.data import pipeline, sources
+from transformer_jax.experiment import program, weights
+
+# The settings that decide what is compiled. Everything else is an argument of the compiled functions.
+_COMPILED = ("model", "optim", "parallel")
+_COMPILED_TRAIN = ("loss", "label_smoothing", "mixup", "accumulate", "average", "nonfinite")
+
+
+class Shared:
+    """Keeps what is costly to make and the same in many runs."""
+
+    def __init__(self) -> None:
+        self._programs: dict[str, program.Program] = {}
+        self._sources: dict[str, sources.Source] = {}
+        self._weights: dict[str, weights.Weights] = {}
+
+    def program(self, settings: Mapping[str, Any], pixel_range: program.PixelRange | None) -> program.Program:
+        """The program of an experiment; the same one for experiments that compile to the same."""
+        train = {name: settings["train"][name] for name in _COMPILED_TRAIN}
+        key = config.text({**{name: settings[name] for name in _COMPILED}, "train": train, "pixels": pixel_range})
+        if key not in self._programs:
+            self._programs[key] = program.Program(settings, pixel_range)
+        return self._programs[key]
+
+    def source(self, section: Mapping[str, Any], split: str) -> sources.Source:
+        """The examples a section names, opened once."""
+        arguments = dict(section["arguments"])
+        key = json.dumps([section["source"], split, section["data_dir"], config.plain(arguments)], sort_keys=True)
+        if key not in self._sources:
+            self._sources[key] = sources.open_source(
+                section["source"], split, data_dir=section["data_dir"], **arguments
+            )
+        return self._sources[key]
+
+    def train_pipeline(self, settings: Mapping[str, Any]) -> pipeline.Train:
+        """The training examples of an experiment."""
+        section = settings["data"]
+        return pipeline.Train(
+            self.source(section, section["split"]),
+            section["preprocess"],
+            batch_size=section["batch_size"],
+            seed=settings["seed"],
+            shuffle=section["shuffle"],
+            threads=section["threads"],
+            workers=section["workers"],
+            on_bad_image=section["on_bad_image"],
+        )
+
+    def eval_pipeline(self, section: Mapping[str, Any], split: str) -> pipeline.Evaluate:
+        """Every example of a split once, as an evaluator's section says."""
+        return pipeline.Evaluate(self.source(section, split), section["preprocess"], batch_size=section["batch_size"])
+
+    def weights(self, path: str) -> weights.Weights:
+        """The weights at a path, read once."""
+        if path not in self._weights:
+            self._weights[path] = weights.load(path)
+        return self._weights[path]
+
+
+def preflight(settings: Mapping[str, Any]) -> None:
+    """`InputError` listing every data set and file that is not there, each with its remedy, before anything is built."""
+    sections = [settings["data"], *settings["evals"].values()]
+    problems = sources.missing(sections)
+    if settings["init_from"] is not None:
+        problems += weights.missing(settings["init_from"]["path"])
+    if problems:
+        listing = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+        raise types.InputError(f"Everything a run reads must be on this machine before it starts:\n{listing}")

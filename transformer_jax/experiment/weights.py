@@ -1,0 +1,65 @@
+"""Weights from anywhere we read: our run directories and checkpoints, `.npz` and `.safetensors` files."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformer_jax import types
+from transformer_jax.experiment import program
+from transformer_jax.training import checkpoint
+from transformer_jax.transfer import convert
+
+
+def missing(path: str) -> list[str]:
+    """What stands against reading weights there, for a preflight; empty when nothing does."""
+    if Path(path).expanduser().exists():
+        return []
+    return [f"init_from.path={path!r} does not exist. Name a run directory, a checkpoint, a .npz or .safetensors file."]
+
+
+def load(path: str | os.PathLike[str]) -> convert.Source:
+    """Weights under neutral names, with the config and class names saved beside them.
+
+    Of a run that kept a Polyak average, the average: it is what was evaluated.
+    """
+    here = Path(path).expanduser()
+    if not here.is_dir():
+        return convert.load(here)
+    leaves, meta = checkpoint.load_leaves(here, keep=lambda name: name.startswith(("params/", "average/")))
+    root = "average/" if any(name.startswith("average/") for name in leaves) else "params/"
+    params = {name.removeprefix(root): leaf for name, leaf in leaves.items() if name.startswith(root)}
+    return convert.Source(params, meta, name=f"{here}, step {meta['step']}", format="orbax")
+
+
+def fit(
+    source: convert.Source,
+    target: program.Program,
+    fresh: types.FlatTree,
+    *,
+    head: str = "auto",
+    position: str = "align_corners",
+    classes: tuple[str, ...] | None = None,
+) -> convert.Converted:
+    """The weights for the model of `target`; `fresh` are its new parameters, kept where the source has none to give."""
+    config = target.model.config
+    return convert.apply(
+        source,
+        fresh,
+        head=head,
+        position=position,
+        source_grid=_grid(source),
+        target_grid=config.grid if "position" in fresh else None,
+        source_classes=source.meta.get("class_names"),
+        target_classes=classes,
+    )
+
+
+def _grid(source: convert.Source) -> tuple[int, int] | None:
+    """The grid of patches the source was trained on, where its config tells: a position table alone may not be square."""
+    model: Mapping[str, Any] | None = (source.meta.get("config") or {}).get("model")
+    if not model or "image_size" not in model:
+        return None
+    from_config = program.functional.models.MODELS[model["name"]].config
+    known = {key: tuple(value) if isinstance(value, list) else value for key, value in model.items() if key != "name"}
+    return from_config(**known).grid
