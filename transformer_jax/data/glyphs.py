@@ -113,10 +113,10 @@ def _draw(
     resampled = _resampling(size)[(u[10] * len(_COARSE)).astype(np.int64)]
     levels = resampled @ levels @ resampled.transpose(0, 2, 1) * np.float32(_UNIT**-2)
 
-    background = np.where(u[11] < 0.5, 0, _between(u[12], 0, 50))
-    contrast = _between(u[13], 0.65, 1) * (255 - background) / 255
+    background = np.where(u[11] < 0.5, 0, _between(u[12], 0.0, 50.0))
+    contrast = _between(u[13], 0.65, 1.0) * (255 - background) / 255
     levels = background[:, None, None] + contrast[:, None, None] * levels
-    strength = np.where(u[14] < 0.5, 0, _between(u[15], 0, 80)) * np.float32(2**-16)
+    strength = np.where(u[14] < 0.5, 0, _between(u[15], 0.0, 80.0)) * np.float32(2**-16)
     levels += ((noise - np.float32(2**15)) * strength[:, None]).reshape(levels.shape)
     levels = np.where(u[16][:, None, None] < 0.1, 255 - levels, levels)
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
