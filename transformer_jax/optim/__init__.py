@@ -1,0 +1,1 @@
+"""How parameters change: schedules, masks, optimizers, averages."""
