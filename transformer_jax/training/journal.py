@@ -122,7 +122,7 @@ class Journal:
 
     def _write(self, number: int, values: Mapping[str, Any], learning_rate: float | np.floating) -> None:
         line: dict[str, Any] = {f"train/{name}": value for name, value in values.items() if name != step.STOPPED}
-        self._writer.write(number, {**line, "learning_rate": learning_rate, **self._pace(number)})
+        self._writer.write(number, {**line, "learning_rate": reporting.number(learning_rate), **self._pace(number)})
         self._restart()
 
     def _pace(self, number: int) -> dict[str, float]:

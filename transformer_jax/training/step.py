@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from transformer_jax import types
+from transformer_jax.optim import averaging
 from transformer_jax.training import state as states
 
 LossFn = Callable[[Any, types.Batch, jax.Array], tuple[jax.Array, types.Metrics]]
@@ -53,7 +54,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average_decay is not None:
-            average = optax.incremental_update(params, average, 1.0 - average_decay)
+            average = averaging.polyak(average, params, average_decay)
         after = (params, optimizer_state, average)
         before = (state.params, state.optimizer, state.average)
         params, optimizer_state, average = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
