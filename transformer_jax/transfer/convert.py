@@ -1,0 +1,211 @@
+"""Weights of one model for another: what fits is loaded, the position embedding is resized, the head is kept or reset.
+
+Nothing else may differ. A name or shape that does is an error that names its nearest keys, never a layer left at its
+initial values.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transformer_jax import paths, types
+from transformer_jax.transfer import architecture, formats, name_maps, surgery
+from transformer_jax.transfer.report import Report
+
+HEADS = ("auto", "keep", "reset")
+_SHOWN = 8  # faults in one error message
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Weights under neutral names (`blocks/3/...`), and what is known of them."""
+
+    params: types.FlatTree
+    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name: str = "memory"
+    format: str = "memory"
+    layout: str = "neutral"
+    sha256: str | None = None
+    unused: tuple[str, ...] = ()
+    """Names of the file that are no parameters of a model: optimizer state, counters."""
+
+    @property
+    def title(self) -> str:
+        """Name, format, layout and the beginning of the checksum."""
+        digest = f", sha256 {self.sha256[:16]}" if self.sha256 else ""
+        layout = f", {self.layout} names" if self.layout != "neutral" else ""
+        return f"{self.name} ({self.format}{layout}{digest})"
+
+
+class Converted(NamedTuple):
+    """Parameters for the target, every path of it, and what became of each."""
+
+    params: types.FlatTree
+    report: Report
+
+
+def load(path: str | Path, *, sha256: str | None = None) -> Source:
+    """A `.npz` or `.safetensors`, with our names or a published layout. `InputError` when the checksum is another."""
+    stored = formats.read(path)
+    digest = formats.sha256(path)
+    if sha256 is not None and digest != sha256.lower():
+        raise types.InputError(f"The sha256 of {str(path)!r} must be {sha256}: it is {digest}. Fetch the file again.")
+    layout = name_maps.layout(stored.arrays)
+    table = name_maps.TABLES.get(layout, ())
+    params, unused = name_maps.to_neutral(stored.arrays, table) if table else name_maps.unwrap(stored.arrays)
+    return Source(params, stored.meta, Path(path).name, stored.format, layout, digest, unused)
+
+
+def apply(
+    source: Source | types.FlatTree,
+    target: types.FlatTree,
+    *,
+    head: str = "auto",
+    position: str = "align_corners",
+    source_grid: surgery.Grid | None = None,
+    target_grid: surgery.Grid | None = None,
+    source_prefix: int | None = None,
+    target_prefix: int | None = None,
+    source_classes: Sequence[str] | None = None,
+    target_classes: Sequence[str] | None = None,
+) -> Converted:
+    """The target's parameters with the source's values; where those are reset or missing, the target's own leaves.
+
+    So `target` holds freshly initialised arrays, or shapes where the caller fills the gaps. `head`: `auto` keeps it
+    when shapes and classes (as far as both are known) are the same, `keep` insists on the shapes, `reset` does not
+    look. Grids are squares and prefix tokens the class token unless they are given. Values take the target's dtypes.
+    Raises `InputError` when anything but head and position embedding is missing or has another shape.
+    """
+    source = source if isinstance(source, Source) else Source(source)
+    if head not in HEADS:
+        raise types.InputError(f"init_from.head must be one of {', '.join(HEADS)}, not {head!r}.")
+    found = dict(source.params)
+    reset = _reset_head(found, target, head, source_classes, target_classes)
+    resized = {}
+    if "position" in found and "position" in target and _same_width(found["position"], target["position"]):
+        old = _Tokens.of(found, source_grid, source_prefix)
+        new = _Tokens.of(target, target_grid, target_prefix)
+        if old != new:
+            found["position"] = surgery.resize_position(
+                found["position"], old.grid, new.grid, prefix=old.prefix, target_prefix=new.prefix, method=position
+            )
+            resized["position"] = f"{old} -> {new} tokens ({position})"
+    free = {path for path in target if path == "position" or path.startswith("head/")}
+    missing = tuple(path for path in target if path in free and path not in found)
+    _require_fit(source, found, target, skip=set(reset) | set(missing))
+    params, cast = {}, {}
+    for path, leaf in target.items():
+        params[path] = leaf if path in reset or path in missing else _cast(found[path], leaf.dtype, cast)
+    loaded = tuple(path for path in target if path not in {*resized, *reset, *missing})
+    unused = tuple(path for path in found if path not in target) + source.unused
+    return Converted(params, Report(source.title, loaded, resized, reset, missing, unused, cast))
+
+
+class _Tokens(NamedTuple):
+    """How the rows of a position embedding are laid out."""
+
+    prefix: int
+    grid: surgery.Grid
+
+    @classmethod
+    def of(cls, flat: types.FlatTree, grid: surgery.Grid | None, prefix: int | None) -> "_Tokens":
+        prefix = int("cls" in flat) if prefix is None else prefix
+        return cls(prefix, surgery.grid_of(flat["position"].shape[0], prefix=prefix, grid=grid))
+
+    def __str__(self) -> str:
+        return f"{self.prefix} + {self.grid[0]} x {self.grid[1]}"
+
+
+def _reset_head(
+    found: types.FlatTree,
+    target: types.FlatTree,
+    head: str,
+    source_classes: Sequence[str] | None,
+    target_classes: Sequence[str] | None,
+) -> dict[str, str]:
+    """Paths of the target's head that keep their fresh values although the source has a head, and why."""
+    ours = [path for path in target if path.startswith("head/")]
+    theirs = [path for path in ours if path in found]
+    shapes = {path: (tuple(found[path].shape), tuple(target[path].shape)) for path in theirs}
+    differ = {path: pair for path, pair in shapes.items() if pair[0] != pair[1]}
+    if head == "keep" and (differ or len(theirs) < len(ours)):
+        what = ", ".join(f"{path} {old} in the file, {new} in the model" for path, (old, new) in differ.items())
+        absent = sorted(set(ours) - set(theirs))
+        raise types.InputError(
+            f"A head can be kept only when its shapes are the same: {what or f'the file has no {absent}'}."
+            " Take init_from.head='auto' or 'reset', or a model with as many classes."
+        )
+    if not theirs or head == "keep":
+        return {}
+    if head == "reset":
+        return dict.fromkeys(theirs, "fresh values, as asked for")
+    if len(theirs) < len(ours):
+        return dict.fromkeys(theirs, "fresh values, the head of the file is not complete")
+    if differ:
+        old, new = next(iter(differ.values()))
+        return dict.fromkeys(theirs, f"fresh values for {new[-1]} classes, the file has {old[-1]}")
+    if source_classes is not None and target_classes is not None and list(source_classes) != list(target_classes):
+        return dict.fromkeys(theirs, f"fresh values, the {len(source_classes)} classes of the file are others")
+    return {}
+
+
+def _require_fit(source: Source, found: types.FlatTree, target: types.FlatTree, *, skip: set[str]) -> None:
+    """Raises `InputError` unless every path of the target, but for `skip`, is there in its shape."""
+    spare = [path for path in found if path not in target] + list(source.unused)
+    faults = []
+    for path, leaf in target.items():
+        if path in skip:
+            continue
+        if path not in found:
+            faults.append(f"{path}: missing in the file{_near(path, spare, source.layout)}")
+        elif tuple(found[path].shape) != tuple(leaf.shape):
+            faults.append(f"{path}: {tuple(found[path].shape)} in the file, {tuple(leaf.shape)} in the model.")
+    if not faults:
+        return
+    more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+    raise types.InputError(
+        "All weights but head and position embedding must be in the file in the shapes of the model:"
+        f" {len(faults)} of {len(target)} are not.\n"
+        + "\n".join([f"  {fault}" for fault in faults[:_SHOWN]] + more)
+        + f"\nThe file: {source.title}, {architecture.summary(source.params)}"
+        + f"\nThe model: {architecture.summary(target)}"
+        + f"\nChoose the model after the file.{_remedy(source.params, target)}"
+    )
+
+
+def _near(path: str, spare: Sequence[str], layout: str) -> str:
+    """The unused names of the file that look like the missing one, by its name in the layout of the file."""
+    theirs = name_maps.rename(path, name_maps.TABLES[layout]) if layout in name_maps.TABLES else None
+    called = f", where it would be {theirs!r}" if theirs and theirs != path else ""
+    return called + "." + (paths.did_you_mean(theirs or path, spare) or " Nothing in the file has a similar name.")
+
+
+def _remedy(found: types.FlatTree, target: types.FlatTree) -> str:
+    """Settings that would make the model like the file, where one setting does."""
+    remedies = {
+        "pre_logits/kernel": ("model.pre_logits=False", "a hidden layer before the head"),
+        "cls": ("model.pool='gap'", "a class token"),
+        "registers": ("model.registers=0", "registers"),
+    }
+    hints = [
+        f" {setting} builds it without {what}, which the file lacks."
+        for path, (setting, what) in remedies.items()
+        if path in target and path not in found
+    ]
+    return "".join(hints)
+
+
+def _same_width(old: Any, new: Any) -> bool:
+    return len(old.shape) == len(new.shape) == 2 and old.shape[1] == new.shape[1]
+
+
+def _cast(leaf: Any, dtype: Any, cast: dict[str, int]) -> np.ndarray:
+    array = np.asarray(leaf)
+    if array.dtype == dtype:
+        return array
+    how = f"{array.dtype} -> {np.dtype(dtype)}"
+    cast[how] = cast.get(how, 0) + 1
+    return array.astype(dtype)
