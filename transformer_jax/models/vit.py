@@ -150,6 +150,11 @@ class Config:
         """Whether a class token stands before the patches."""
         return self.pool == "tok" if self.class_token is None else self.class_token
 
+    @property
+    def positioned(self) -> int:
+        """How many tokens have a position: all but the registers."""
+        return self.grid[0] * self.grid[1] + self.has_class_token
+
 
 class ViT(nnx.Module):
     """Patches to tokens, tokens through a stack of blocks, one pooled vector to the logits.
@@ -162,26 +167,16 @@ class ViT(nnx.Module):
         shared: dict[str, Any] = dict(**config.dtypes, rngs=rngs)
         self.config = config
         self.embedding = embeddings.PatchEmbedding(width, config.patch_size, channels=config.channels, **shared)
-        self.cls = self.registers = self.position = None
-        if config.has_class_token:
-            self.cls = nnx.Param(jnp.zeros((width,), param_dtype), axes=("embed",))
-        if config.registers:
-            tokens = 0.02 * rngs.params.normal((config.registers, width), param_dtype)
-            self.registers = nnx.Param(tokens, axes=("length", "embed"))
-        if config.position == "learned":
-            length = config.grid[0] * config.grid[1] + config.has_class_token
-            self.position = positions.learned(length, width, param_dtype=param_dtype, rngs=rngs)
+        self.cls = nnx.Param(jnp.zeros((width,), param_dtype), axes=("embed",)) if config.has_class_token else None
+        self.registers = _learned(config, config.registers, rngs)
+        self.position = _learned(config, config.positioned, rngs) if config.position == "learned" else None
         self.dropout = dropout.Dropout(config.dropout, rngs=rngs)
         self.blocks = stack.make(functools.partial(_block, config), config.size.depth, rngs=rngs)
         # a post-norm stack ends in a norm already
         self.norm = None if config.norm_placement == "post" else _norm(config)(rngs=rngs)
         self.pool = _pool(config, rngs)
         hidden = width if config.pre_logits is True else int(config.pre_logits)
-        self.pre_logits = None
-        if hidden:
-            self.pre_logits = linear.Dense(
-                (width,), (hidden,), axes=("embed", "mlp"), kernel_init=linear.LECUN, **shared
-            )
+        self.pre_logits = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), **shared) if hidden else None
         self.head = linear.Dense(
             (hidden or width,),
             (config.num_classes,),
@@ -244,6 +239,13 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
     "param_dtype": ("float32", "bfloat16", "float16"),
 }
+
+
+def _learned(config: Config, length: int, rngs: nnx.Rngs) -> nnx.Param | None:
+    """A table of small normal numbers, one row a token; `None` without tokens."""
+    if not length:
+        return None
+    return positions.learned(length, config.size.width, param_dtype=config.dtypes["param_dtype"], rngs=rngs)
 
 
 def _block(config: Config, rngs: nnx.Rngs) -> nnx.Module:

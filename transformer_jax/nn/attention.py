@@ -41,16 +41,14 @@ class MultiHeadAttention(nnx.Module):
         head_dim, kv_heads = head_sizes(width, heads, kv_heads, head_dim)
         value_dim, memory_width = value_dim or head_dim, memory_width or width
         shared: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        some: dict[str, Any] = dict(use_bias=use_bias, **shared)
+        some: dict[str, Any] = dict(use_bias=use_bias, kernel_init=linear.XAVIER, **shared)
         value_axis = "head_dim" if value_dim == head_dim else "value_dim"
         kv_axis = "heads" if kv_heads == heads else "kv_heads"
         self.backend = paths.one_of("The attention back end", backend, kernels.BACKENDS)
         self.query = linear.Dense((width,), (heads, head_dim), axes=("embed", "heads", "head_dim"), **some)
         self.key = linear.Dense((memory_width,), (kv_heads, head_dim), axes=("embed", kv_axis, "head_dim"), **some)
         self.value = linear.Dense((memory_width,), (kv_heads, value_dim), axes=("embed", kv_axis, value_axis), **some)
-        self.out = linear.Dense(
-            (heads, value_dim), (out_width or width,), axes=("heads", value_axis, "embed"), use_bias=use_bias, **shared
-        )
+        self.out = linear.Dense((heads, value_dim), (out_width or width,), axes=("heads", value_axis, "embed"), **some)
         norm: dict[str, Any] = dict(epsilon=epsilon, use_bias=False, axis="head_dim", **shared)
         self.query_norm = norms.LayerNorm(head_dim, **norm) if qk_norm else None
         self.key_norm = norms.LayerNorm(head_dim, **norm) if qk_norm else None

@@ -49,7 +49,7 @@ class Dense(nnx.Module):
         *,
         axes: tuple[str, ...],
         use_bias: bool = True,
-        kernel_init: nnx.Initializer = XAVIER,
+        kernel_init: nnx.Initializer = LECUN,
         bias_init: nnx.Initializer = ZEROS,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
