@@ -1,36 +1,45 @@
-import jax
+"""Top-k as scikit-learn counts it; ties and NaN cannot flatter."""
+
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
 
 from transformer_jax.metrics import classification
 
-RNG = np.random.default_rng(0)
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_top_k_is_that_of_scikit_learn(k):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 10)).astype(np.float32), rng.integers(0, 10, 200)
+    ours = classification.correct(jnp.asarray(logits), jnp.asarray(labels), k=k).mean()
+    assert ours == pytest.approx(sklearn_metrics.top_k_accuracy_score(labels, logits, k=k))
 
 
-def test_top_k_agrees_with_sorting():
-    logits, labels = jnp.asarray(RNG.normal(size=(50, 10)), jnp.float32), jnp.asarray(RNG.integers(0, 10, 50))
-    order = np.argsort(-logits, axis=1)
-    for k in (1, 3, 5):
-        expected = (order[:, :k] == labels[:, None]).any(axis=1)
-        np.testing.assert_array_equal(classification.top_k_correct(logits, labels, k=k), expected)
-
-
-def test_a_tie_goes_to_the_lower_index_as_in_argmax():
+def test_among_equal_logits_the_first_class_wins_as_in_argmax():
     logits = jnp.zeros((3, 4))
-    np.testing.assert_array_equal(classification.top_k_correct(logits, jnp.array([0, 1, 3])), [True, False, False])
+    labels = jnp.array([0, 1, 3])
+    np.testing.assert_array_equal(classification.correct(logits, labels), [True, False, False])
+    np.testing.assert_array_equal(classification.correct(logits, labels, k=2), [True, True, False])
 
 
-def test_nan_is_never_right():
-    assert not classification.top_k_correct(jnp.full((1, 4), jnp.nan), jnp.array([0])).any()
+def test_a_nan_is_never_correct():
+    logits = jnp.array([[jnp.nan, 1.0], [5.0, jnp.nan], [jnp.nan, jnp.nan]])
+    assert not classification.correct(logits, jnp.array([0, 0, 0]), k=2).any()
 
 
-def test_masked_examples_do_not_count():
-    logits, labels = jax.nn.one_hot(jnp.arange(8) % 7, 7), jnp.arange(8) % 7
-    mask = jnp.arange(8) < 5
-    found = classification.counts(logits, labels, jnp.full((8,), jnp.nan).at[:5].set(2.0), mask)
-    assert (int(found["count"]), int(found["top1"]), int(found["top5"]), float(found["loss"])) == (5, 5, 5, 10.0)
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_never_correct(label):
+    assert not classification.correct(jnp.zeros((1, 3)), jnp.array([label]), k=3).any()
 
 
-def test_top5_needs_more_than_five_classes():
-    found = classification.counts(jnp.zeros((2, 5)), jnp.zeros(2, int), jnp.zeros(2), jnp.ones(2, bool))
-    assert set(found) == {"count", "loss", "top1"}
+def test_k_beyond_the_classes_is_always_right():
+    assert classification.correct(jnp.array([[3.0, 1.0, 2.0]]), jnp.array([1]), k=5).all()
+
+
+def test_counts_leave_out_what_the_mask_drops():
+    logits = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    counts = classification.counts(
+        logits, jnp.array([0, 1, 1, 1]), ks=(1, 2), mask=jnp.array([True, True, True, False])
+    )
+    assert {name: int(value) for name, value in counts.items()} == {"top1": 2, "top2": 3, "count": 3}

@@ -1,35 +1,35 @@
-"""How often the right class is among the first k, as counts that add up over batches."""
+"""Is the right class among the first k?"""
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def top_k_correct(
+def correct(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], *, k: int = 1
 ) -> Bool[Array, " batch"]:
-    """Whether fewer than `k` classes score above the label, or level with it at a lower index.
+    """Whether fewer than `k` classes come before the label's. Among equal logits the lower class comes first.
 
-    So ties go to the lower index, as in `argmax`, and a constant or NaN output is not counted as right.
+    A row with a NaN is never correct, nor is a label that is no class.
     """
-    scores = logits.astype(jnp.float32)
-    own = jnp.take_along_axis(scores, labels[:, None], axis=-1)
-    indices = jnp.arange(scores.shape[-1])[None, :]
-    ahead = (scores > own) | ((scores == own) & (indices < labels[:, None]))
-    return (ahead.sum(axis=-1) < k) & ~jnp.isnan(scores).any(axis=-1)
+    logits = logits.astype(jnp.float32)
+    classes = jnp.arange(logits.shape[-1])
+    right = classes[None, :] == labels[:, None]
+    own = jnp.max(jnp.where(right, logits, -jnp.inf), axis=-1, keepdims=True)
+    before = (logits > own) | ((logits == own) & (classes[None, :] < labels[:, None]))
+    known = right.any(-1) & ~jnp.isnan(logits).any(-1)
+    return known & (before.sum(-1) < k)
 
 
 def counts(
     logits: Float[Array, "batch classes"],
     labels: Int[Array, " batch"],
-    losses: Float[Array, " batch"],
-    mask: Bool[Array, " batch"],
-) -> dict[str, Float[Array, ""] | Int[Array, ""]]:
-    """Sums over the examples that the mask keeps: `count`, `loss`, `top1`, and `top5` of more than five classes."""
-    found = {
-        "count": mask.sum(dtype=jnp.int32),
-        "loss": jnp.where(mask, losses, 0.0).sum(),
-        "top1": (top_k_correct(logits, labels, k=1) & mask).sum(dtype=jnp.int32),
-    }
-    if logits.shape[-1] > 5:
-        found["top5"] = (top_k_correct(logits, labels, k=5) & mask).sum(dtype=jnp.int32)
-    return found
+    *,
+    ks: Sequence[int] = (1, 5),
+    mask: Bool[Array, " batch"] | None = None,
+) -> dict[str, Int[Array, ""]]:
+    """`{"top1": correct examples, "top5": ..., "count": examples}`, of those the mask keeps."""
+    kept = jnp.ones(labels.shape, bool) if mask is None else mask
+    totals = {f"top{k}": jnp.sum(correct(logits, labels, k=k) & kept, dtype=jnp.int32) for k in ks}
+    return {**totals, "count": jnp.sum(kept, dtype=jnp.int32)}
