@@ -1,1 +1,13 @@
-"""The composition root: a resolved experiment becomes data, model, optimizer, step and evaluators."""
+"""The composition root: a resolved experiment becomes data, model, optimizer, step and evaluators.
+
+`resolve` checks an experiment file; `train`, `evaluate`, `probe` and `rehearse` run it; `Shared` is what several runs
+of one process have in common.
+"""
+
+from transformer_jax.experiment.run import train
+from transformer_jax.experiment.sections import resolve, schema
+from transformer_jax.experiment.setup import prepare
+from transformer_jax.experiment.shared import Shared
+from transformer_jax.experiment.uses import evaluate, probe, rehearse
+
+__all__ = ["Shared", "evaluate", "prepare", "probe", "rehearse", "resolve", "schema", "train"]

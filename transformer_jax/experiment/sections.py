@@ -37,7 +37,10 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training examples. `arguments` go to the source (`size`, `labels`, `val_fraction`, ...)."""
+    """Training examples. `arguments` go to the source (`size`, `labels`, `val_fraction`, ...).
+
+    `threads=None` reads data in memory with one thread and data on disk with as many as there are cores.
+    """
 
     source: str
     split: str = "train"
@@ -47,7 +50,7 @@ class Data:
     data_dir: str | None = None
     shuffle: bool = True
     on_bad_image: Literal["raise", "skip"] = "raise"
-    threads: int = 4
+    threads: int | None = None
     workers: int = 0
 
 
@@ -166,6 +169,8 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Fields]:
     for where, (table, constructor, skip) in named.items():
         choice = _choose(settings.get(where), "name", table, where)
         known[where] = {"name": config.Field(str, config.MISSING), **config.fields(constructor(choice), skip=skip)}
+    if "num_classes" in known["model"]:  # None: taken from the data
+        known["model"]["num_classes"] = config.Field(int | None, None)
     for name, section in (settings.get("evals") or {}).items():
         where = f"evals.{name}"
         known[where] = config.fields(_choose(section, "kind", EVALS, where))

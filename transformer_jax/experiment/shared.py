@@ -7,6 +7,7 @@ from typing import Any
 from transformer_jax import config, types
 from transformer_jax.data import pipeline, sources
 from transformer_jax.experiment import program, weights
+from transformer_jax.transfer import convert
 
 # The settings that decide what is compiled. Everything else is an argument of the compiled functions.
 _COMPILED = ("model", "optim", "parallel")
@@ -19,7 +20,7 @@ class Shared:
     def __init__(self) -> None:
         self._programs: dict[str, program.Program] = {}
         self._sources: dict[str, sources.Source] = {}
-        self._weights: dict[str, weights.Weights] = {}
+        self._weights: dict[str, convert.Source] = {}
 
     def program(self, settings: Mapping[str, Any], pixel_range: program.PixelRange | None) -> program.Program:
         """The program of an experiment; the same one for experiments that compile to the same."""
@@ -57,7 +58,7 @@ class Shared:
         """Every example of a split once, as an evaluator's section says."""
         return pipeline.Evaluate(self.source(section, split), section["preprocess"], batch_size=section["batch_size"])
 
-    def weights(self, path: str) -> weights.Weights:
+    def weights(self, path: str) -> convert.Source:
         """The weights at a path, read once."""
         if path not in self._weights:
             self._weights[path] = weights.load(path)
@@ -65,7 +66,7 @@ class Shared:
 
 
 def preflight(settings: Mapping[str, Any]) -> None:
-    """`InputError` listing every data set and file that is not there, each with its remedy, before anything is built."""
+    """`InputError` listing every data set and file that is not there, each with its remedy; nothing is built yet."""
     sections = [settings["data"], *settings["evals"].values()]
     problems = sources.missing(sections)
     if settings["init_from"] is not None:

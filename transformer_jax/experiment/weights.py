@@ -56,7 +56,7 @@ def fit(
 
 
 def _grid(source: convert.Source) -> tuple[int, int] | None:
-    """The grid of patches the source was trained on, where its config tells: a position table alone may not be square."""
+    """The source's grid of patches, where its config tells it: the rows of a position table alone could be any."""
     model: Mapping[str, Any] | None = (source.meta.get("config") or {}).get("model")
     if not model or "image_size" not in model:
         return None

@@ -18,7 +18,7 @@ import ml_collections
 from transformer_jax import config, experiment, types
 from transformer_jax.protocol import page
 
-METHODS = ("finetune", "scratch", "probe")
+METHODS = tuple(page.METHODS)
 EVALUATOR = "eval"
 """The evaluator that every experiment of a target has; its split is set to the development or the test split."""
 OUTCOME = "outcome.json"
@@ -96,7 +96,8 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
     pretrained = folder / "pretrain"
     once(pretrained, settings["pretrain"], lambda: experiment.train(settings["pretrain"], pretrained, shared=shared))
     results: Results = {}
-    for name, target in settings["targets"].items():
+    targets = settings["targets"]
+    for name, target in targets.items():
         target = Target(**target)
         runner = _Runner(folder / name, shared)
         finetune = dict(target.finetune, init_from=dict(target.finetune["init_from"] or {}, path=str(pretrained)))
@@ -108,7 +109,10 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
         _write(folder / "results.json", results)
         print(f"{name}: " + ", ".join(f"{m} {100 * r['mean']:.1f} %" for m, r in results[name].items()), flush=True)
     (folder / "results.md").write_text(table(results))
-    page.write(folder, results)
+    finals = {name: shared.source(target["finetune"]["data"], target["final"]) for name, target in targets.items()}
+    labels = {name: len(source) for name, source in finals.items()}
+    chance = 1.0 / next(iter(finals.values())).num_classes
+    page.write(folder, settings["name"], results, labels, chance)
     return results
 
 
@@ -186,13 +190,7 @@ def table(results: Results) -> str:
     """The results in Markdown: per cent correct on the test split, mean and spread over the seeds."""
     lines = [f"| target | {' | '.join(METHODS)} |", f"|---|{'---|' * len(METHODS)}"]
     for name, methods in results.items():
-        cells = []
-        for method in METHODS:
-            result = methods[method]
-            spread = f" ± {100 * result['std']:.1f}" if len(result["runs"]) > 1 else ""
-            rate = f" (lr {result['lr']:g})" if result["lr"] is not None else ""
-            cells.append(f"{100 * result['mean']:.1f}{spread}{rate}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(page.cell(methods[method]) for method in METHODS)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,159 @@
+"""Training: from a resolved experiment to a run directory."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from transformer_jax import config, types
+from transformer_jax.experiment import rundir, weights
+from transformer_jax.experiment import setup as setups
+from transformer_jax.experiment import shared as sharing
+from transformer_jax.training import (
+    checkpoint,
+    compilation,
+    failures,
+    loop,
+    preemption,
+    report,
+    start,
+    state,
+)
+
+# Settings that do not change what a run computes. Any other may differ from the checkpoint's only when it is allowed.
+_FREE = re.compile(
+    r"(name|resume|resume_allow|evals(\..*)?|checkpoint\..*|parallel\..*|init_from(\..*)?|train\.(log_every|accumulate)"
+    r"|data\.(threads|workers|data_dir)|model\.(scan|remat|attention))"
+)
+
+
+def train(
+    settings: Mapping[str, Any],
+    workdir: str | os.PathLike[str],
+    *,
+    shared: sharing.Shared | None = None,
+    quiet: bool = False,
+    save: bool = True,
+) -> dict[str, float]:
+    """Train to the end of the run, or on from its last checkpoint; returns the last value of every metric.
+
+    `quiet` runs are parts of something larger: no console, TensorBoard or report. `save=False` leaves no checkpoint.
+    """
+    shared = shared or sharing.Shared()
+    folder = Path(workdir).expanduser().absolute()
+    compilation.enable_cache(os.environ.get("TRANSFORMER_JAX_CACHE", "~/.cache/transformer_jax"))
+    with preemption.listen() as stop:
+        setup = setups.prepare(settings, shared)
+        settings = setup.settings
+        checkpointer = _checkpointer(folder, setup)
+        begun = _begin(setup, checkpointer, shared, _silent if quiet else print)
+        _check_changes(setup, begun.meta, _silent if quiet else print)
+        numbers = rundir.Numbers(folder, begun.clock.step, setup.total_steps, quiet=quiet)
+        if not quiet:
+            rundir.introduce(folder, setup, print)
+        try:
+            with failures.memory_hints(
+                batch_size=setup.batch_size,
+                accumulate=settings["train"]["accumulate"],
+                remat=settings["model"].get("remat"),
+                devices=jax.device_count(),
+            ):
+                loop.fit(
+                    begun.state,
+                    setup.program.step,
+                    setup.data.batches,
+                    clock=begun.clock,
+                    total_steps=setup.total_steps,
+                    batch_size=setup.batch_size,
+                    schedule=setup.schedule,
+                    log=numbers.journal(setup),
+                    stop=stop,
+                    put=setup.program.jit.put,
+                    evaluations=setups.evaluations(setup, shared),
+                    checkpointer=checkpointer if save else None,
+                    save_every=setup.steps(settings["checkpoint"]["every"]),
+                )
+        finally:
+            checkpointer.close()
+            numbers.close()
+    if not quiet:
+        report.run(folder, title=settings["name"])
+    return numbers.last
+
+
+def _silent(message: str) -> None:
+    pass
+
+
+def _checkpointer(folder: Path, setup: setups.Setup) -> checkpoint.Checkpointer:
+    """The checkpoints of this run, each with the resolved configuration, the class names and the data it was fed."""
+    section = setup.settings["checkpoint"]
+    meta = {
+        "config": config.plain(setup.settings),
+        "class_names": list(setup.data.class_names),
+        "fingerprint": setup.data.fingerprint,
+    }
+    return checkpoint.Checkpointer(
+        folder / "checkpoints",
+        stacks=setup.program.model.stacks,
+        meta=meta,
+        keep_last=section["keep_last"],
+        keep_best=section["keep_best"],
+    )
+
+
+def _begin(
+    setup: setups.Setup, checkpointer: checkpoint.Checkpointer, shared: sharing.Shared, say: Callable[[str], None]
+) -> start.Start:
+    """The state the run starts from (`start.begin`), weights of `init_from` fitted to the model."""
+    program, section = setup.program, setup.settings["init_from"]
+    key = jax.random.key(setup.settings["seed"])
+
+    def with_weights(fresh: state.TrainState) -> state.TrainState:
+        found = weights.fit(
+            shared.weights(section["path"]),
+            program,
+            program.neutral(fresh.params),
+            head=section["head"],
+            position=section["position"],
+            classes=setup.data.class_names,
+        )
+        say(found.report.text())
+        return program.init_with(jax.random.split(key)[1], program.place(found.params))
+
+    return start.begin(
+        checkpointer,
+        program.abstract,
+        fresh=lambda: program.init(key),
+        resume=setup.settings["resume"],
+        init_from=None if section is None else with_weights,
+        source="" if section is None else section["path"],
+        say=say,
+    )
+
+
+def _check_changes(setup: setups.Setup, saved: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Say what changed since the checkpoint that is continued; `InputError` for a change that was not allowed."""
+    if not saved:
+        return
+    changes = config.changes(saved["config"], setup.settings)
+    if saved["fingerprint"] != setup.data.fingerprint and not any(key.startswith("data.") for key in changes):
+        changes["data"] = (saved["fingerprint"], setup.data.fingerprint)
+    for key, (old, new) in changes.items():
+        say(f"changed since the checkpoint: {key}: {old!r} -> {new!r}")
+    allowed = tuple(setup.settings["resume_allow"])
+    refused = [key for key in changes if not _FREE.fullmatch(key) and not _allowed(key, allowed)]
+    if refused:
+        listing = ", ".join(f"{key} ({changes[key][0]!r} -> {changes[key][1]!r})" for key in refused)
+        raise types.InputError(
+            f"A continued run keeps the settings that shape it: {listing} changed."
+            f' Change back, use another --workdir, or mean it: --config.resume_allow="{tuple(refused)}".'
+        )
+
+
+def _allowed(key: str, allowed: tuple[str, ...]) -> bool:
+    """Whether `resume_allow` names the setting or a section it lies in."""
+    return any(key == name or key.startswith(f"{name}.") for name in allowed)

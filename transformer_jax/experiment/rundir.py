@@ -1,0 +1,70 @@
+"""What a run writes about itself: its configuration, where it ran, its numbers."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+
+from transformer_jax import config
+from transformer_jax.experiment import setup as setups
+from transformer_jax.metrics import flops
+from transformer_jax.training import journal, provenance, reporting
+
+CONFIG = "config.json"
+
+
+def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> None:
+    """Write `config.json` and `run.json`, print the configuration and what it makes of the parameters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(config.text(setup.settings) + "\n")
+    provenance.write(folder, seed=setup.settings["seed"])
+    say(config.text(setup.settings))
+    say(setups.summary(setup))
+
+
+class Numbers:
+    """The writers of a run, and the last value of every metric they were given.
+
+    A quiet run writes `metrics.jsonl` only; others also TensorBoard events, and lines or a progress bar for people.
+    """
+
+    def __init__(self, folder: Path, step: int, total_steps: int, *, quiet: bool):
+        self.folder = folder
+        self.quiet = quiet
+        self.last: dict[str, float] = {}
+        self._bar = reporting.Bar(total_steps, start=step) if sys.stdout.isatty() and not quiet else None
+        writers: list[reporting.Writer] = [reporting.JsonLines(folder / reporting.METRICS, keep_until=step), self]
+        if not quiet:
+            writers.append(reporting.TensorBoard(folder / "tensorboard", keep_until=step))
+            writers.append(self._bar or reporting.Console())
+        self._writers = reporting.Writers(writers)
+
+    def journal(self, setup: setups.Setup) -> journal.Journal:
+        """The journal of the loop, writing here."""
+        kinds = [device.device_kind for device in jax.devices()]
+        peaks = [flops.peak(kind) for kind in kinds]
+        known = None if None in peaks else sum(peak for peak in peaks if peak)
+        return journal.Journal(
+            self._writers,
+            total_steps=setup.total_steps,
+            batch_size=setup.batch_size,
+            every=setup.steps(setup.settings["train"]["log_every"]) or 1,
+            directory=self.folder,
+            flops_per_step=setup.program.flops_per_step(setup.batch_size) if known else None,
+            peak_flops=known,
+            progress=self._bar,
+        )
+
+    def close(self) -> None:
+        """End every writer but this one."""
+        if self._writers is not None:
+            writers, self._writers = self._writers, None
+            writers.close()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Remember the last values."""
+        self.last.update(values)
+
+    def text(self, message: str) -> None:
+        """Nothing to remember of a message."""

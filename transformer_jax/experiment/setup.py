@@ -1,0 +1,123 @@
+"""An experiment put together: data, program, schedule and evaluators, every fault shown before anything is compiled."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer_jax import types
+from transformer_jax.data import pipeline
+from transformer_jax.evaluation import classification, fewshot
+from transformer_jax.experiment import program as programs
+from transformer_jax.experiment import shared as sharing
+from transformer_jax.optim import optimizers, schedules
+from transformer_jax.parallel import devices
+from transformer_jax.training import evaluator
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """An experiment put together: everything but the state."""
+
+    settings: Mapping[str, Any]
+    program: programs.Program
+    data: pipeline.Train
+    total_steps: int
+    schedule: schedules.Schedule
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of one step, over all devices."""
+        return self.settings["data"]["batch_size"]
+
+    def steps(self, duration: schedules.Duration | None) -> int | None:
+        """A duration of this run in steps."""
+        sizes = {"batch_size": self.batch_size, "epoch_examples": self.data.num_examples}
+        return None if duration is None else schedules.steps(duration, total=self.total_steps, **sizes)
+
+
+def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
+    """Open the data and build the program. Every fault of the configuration shows here, before anything is compiled."""
+    devices.check_backend()
+    sharing.preflight(settings)
+    data = shared.train_pipeline(settings)
+    settings = _with_classes(settings, data.num_classes)
+    program = shared.program(settings, data.pixel_range)
+    _check_images(data.image_shape, program.model.config.image_shape)
+    batch_size = settings["data"]["batch_size"]
+    program.jit.check_batch(batch_size // settings["train"]["accumulate"])
+    sizes = {"batch_size": batch_size, "epoch_examples": data.num_examples}
+    total_steps = schedules.steps(settings["train"]["total"], **sizes)
+    schedule = schedules.build(**settings["schedule"], total_steps=total_steps, **sizes)
+    return Setup(settings, program, data, total_steps, schedule)
+
+
+def _with_classes(settings: Mapping[str, Any], found: int) -> Mapping[str, Any]:
+    """The settings with the number of classes of the data, where the model does not name its own."""
+    asked = settings["model"]["num_classes"]
+    if asked is not None and asked != found:
+        raise types.InputError(
+            f"The model must have a class for each label: config.model.num_classes={asked}, the data has {found}."
+            " Set it to that number, or leave it out: it is taken from the data."
+        )
+    return dict(settings, model=dict(settings["model"], num_classes=found))
+
+
+def _check_images(found: tuple[int, ...], wanted: tuple[int, int, int]) -> None:
+    if found != wanted:
+        raise types.InputError(
+            f"Images must have the shape the model takes: the preprocessing makes (height, width, channels) {found},"
+            f" the model takes {wanted}. Change the sizes in `preprocess`, or model.image_size and model.channels."
+        )
+
+
+def summary(setup: Setup) -> str:
+    """Parameters by treatment, and the size of the run."""
+    program, count = setup.program, sum(np.prod(p.shape) for p in jax.tree.leaves(setup.program.model.abstract))
+    table = optimizers.table(
+        abstract_params=program.model.abstract, stacks=program.model.stacks, **setup.settings["optim"]
+    )
+    work = program.flops_per_step(setup.batch_size)
+    return (
+        f"{table}\n{count:,} parameters, {setup.data.num_examples:,} examples, {setup.total_steps:,} steps of"
+        f" {setup.batch_size}, {work / 1e9:,.1f} GFLOP a step, on {jax.device_count()} x {jax.devices()[0].device_kind}"
+    )
+
+
+def evaluations(setup: Setup, shared: sharing.Shared) -> list[evaluator.Scheduled]:
+    """The evaluators of an experiment and when they run. With a Polyak average, it is the average that is evaluated."""
+    scheduled = []
+    for name, section in setup.settings["evals"].items():
+        average = setup.settings["train"]["average"] is not None
+        made = _EVALUATORS[section["kind"]](name, section, setup.program, shared)
+        scheduled.append(evaluator.Scheduled(made, every=setup.steps(section["every"]), average=average))
+    return scheduled
+
+
+def _classification(
+    name: str, section: Mapping[str, Any], program: programs.Program, shared: sharing.Shared
+) -> evaluator.Evaluator:
+    data = shared.eval_pipeline(section, section["split"])
+    _check_images(data.image_shape, program.model.config.image_shape)
+    loss = program.settings["train"]["loss"]
+    return classification.Classification(name, data, program.predict, program.jit.put, loss=loss)
+
+
+def _fewshot(
+    name: str, section: Mapping[str, Any], program: programs.Program, shared: sharing.Shared
+) -> evaluator.Evaluator:
+    return fewshot.FewShot(
+        name,
+        shared.eval_pipeline(section, section["train_split"]),
+        shared.eval_pipeline(section, section["test_split"]),
+        program.features,
+        program.jit.put,
+        shots=section["shots"],
+        seeds=section["seeds"],
+        l2=section["l2"],
+    )
+
+
+_EVALUATORS: dict[str, Callable[..., evaluator.Evaluator]] = {"classification": _classification, "fewshot": _fewshot}
