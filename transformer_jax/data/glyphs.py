@@ -55,7 +55,7 @@ class Glyphs:
                 f"glyphs has at least 1 example, of 8 to 64 pixels a side. Asked: size={size}, image_size={image_size}."
             )
         self.name = f"glyphs {split}"
-        self.class_names = CLASS_NAMES
+        self.class_names: tuple[str, ...] = CLASS_NAMES
         self.num_classes = len(CLASS_NAMES)
         self.image_size = image_size
         self._length = size if split == "train" else VALIDATION_SIZE
