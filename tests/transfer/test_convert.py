@@ -161,7 +161,8 @@ def test_the_nearest_key_of_a_published_layout_has_its_published_name(tmp_path):
     formats.write_npz(tmp_path / "x.npz", arrays)
     message = (
         "blocks/1/mlp/down/bias: missing in the file, where it would be"
-        " 'Transformer/encoderblock_1/MlpBlock_3/Dense_1/bias'. Did you mean 'Transformer/encoderblock_1/MlpBlock_3/Dense_7/bias'?"
+        " 'Transformer/encoderblock_1/MlpBlock_3/Dense_1/bias'."
+        " Did you mean 'Transformer/encoderblock_1/MlpBlock_3/Dense_7/bias'?"
     )
     with pytest.raises(types.InputError, match=re.escape(message)):
         convert.apply(convert.load(tmp_path / "x.npz"), _model())

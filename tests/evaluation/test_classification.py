@@ -1,0 +1,119 @@
+"""Exactly N examples, the same numbers for any batch size and device count (promise 12)."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.special
+
+from evaluation import fakes
+from transformer_jax import types
+from transformer_jax.evaluation import classification
+
+N, CLASSES = 101, 7
+
+
+def _data(classes=CLASSES, n=N):
+    rng = np.random.default_rng(0)
+    label = rng.integers(classes, size=n).astype(np.int32)
+    logits = rng.normal(size=(n, classes)).astype(np.float32)
+    logits[np.arange(n), label] += 1.0
+    return logits, label
+
+
+def _evaluator(batch_size=16, devices=1, data=None, **kwargs):
+    split = fakes.Split(*(data or _data()), batch_size)
+    return classification.Classification("val", split, fakes.predict, fakes.put(devices), **kwargs)
+
+
+def test_the_numbers_are_numpys():
+    logits, label = _data()
+    metrics = _evaluator()(fakes.FACTOR)
+    order = np.argsort(-logits, axis=1)
+    loss = scipy.special.logsumexp(logits.astype(np.float64), axis=1) - logits[np.arange(N), label]
+    assert metrics["examples"] == N
+    assert metrics["top1"] == (order[:, 0] == label).mean()
+    assert metrics["top5"] == (order[:, :5] == label[:, None]).any(axis=1).mean()
+    assert metrics["loss"] == pytest.approx(loss.mean(), abs=3e-7)
+
+
+def test_batch_size_and_devices_change_no_bit():
+    found = [_evaluator(batch, devices)(fakes.FACTOR) for batch in (8, 16, 32) for devices in (1, 2, 8)]
+    assert all(metrics == found[0] for metrics in found)
+
+
+def test_sums_over_many_batches_stay_exact():
+    logits, label = np.zeros((6000, 2), np.float32), np.zeros(6000, np.int32)
+    logits[:, 1] = np.linspace(0, 30, 6000)
+    expected = np.mean(np.logaddexp(0, logits[:, 1].astype(np.float64)))
+    metrics = _evaluator(1000, data=(logits, label))(fakes.FACTOR)
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-7)
+    assert "top5" not in metrics
+
+
+def test_the_sigmoid_loss_is_summed_over_classes():
+    logits, label = _data()
+    wanted = np.logaddexp(0, np.where(np.arange(CLASSES) == label[:, None], -logits, logits)).sum(axis=1).mean()
+    assert _evaluator(loss="sigmoid")(fakes.FACTOR)["loss"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_outputs_that_are_not_finite_are_neither_right_nor_hidden():
+    logits, label = _data()
+    logits[3] = np.nan
+    metrics = _evaluator(data=(logits, label))(fakes.FACTOR)
+    assert np.isnan(metrics["loss"])
+    others = np.arange(N) != 3
+    assert metrics["top1"] == (logits[others].argmax(axis=1) == label[others]).sum() / N
+
+
+def test_nothing_is_read_before_the_end_and_nothing_moves_unasked(monkeypatch):
+    evaluator = _evaluator(8, devices=8)
+    factor = jax.device_put(fakes.FACTOR, fakes.sharding(8))
+    reads = []
+    monkeypatch.setattr(
+        jax, "device_get", lambda x, get=jax.device_get: reads.append(evaluator.pipeline.started) or get(x)
+    )
+    with jax.transfer_guard("disallow"):
+        evaluator(factor)
+    assert reads == [13]
+
+
+def test_one_program_serves_every_batch():
+    classification._tally.clear_cache()
+    _evaluator(16)(fakes.FACTOR)
+    assert classification._tally._cache_size() == 1
+
+
+def test_it_stops_between_batches():
+    evaluator = _evaluator(8)
+    assert evaluator(fakes.FACTOR, stop=lambda: evaluator.pipeline.started >= 3) == {}
+    assert evaluator.pipeline.started == 3
+
+
+def test_no_examples_are_an_error():
+    with pytest.raises(types.InputError, match="needs examples: the split of 'val' has none. Check config.evals.val"):
+        _evaluator(data=(np.zeros((0, 3), np.float32), np.zeros(0, np.int32)))
+
+
+def test_a_pipeline_that_drops_examples_is_caught():
+    evaluator = _evaluator(8)
+    evaluator.pipeline = _Lossy(*_data(), 8)
+    with pytest.raises(RuntimeError, match="val counted 96 of 101 examples"):
+        evaluator(fakes.FACTOR)
+
+
+class _Lossy(fakes.Split):
+    def __iter__(self):
+        return (batch for batch in super().__iter__() if batch["mask"].all())
+
+
+def test_predictions_are_one_row_an_example_in_order(tmp_path):
+    logits, label = _data()
+    evaluator = _evaluator(8, 8)
+    found = evaluator.predictions(fakes.FACTOR)
+    np.testing.assert_array_equal(found.predicted, logits.argmax(axis=1))
+    np.testing.assert_array_equal(found.label, label)
+    np.testing.assert_allclose(found.probability, scipy.special.softmax(logits, axis=1).max(axis=1), rtol=1e-5)
+    evaluator.save(fakes.FACTOR, tmp_path / "predictions.csv")
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert lines[0] == "row,label,predicted,probability" and len(lines) == N + 1
+    assert lines[-1].startswith(f"100,{label[100]},{logits[100].argmax()},0.")

@@ -1,0 +1,132 @@
+"""The ridge probe equals NumPy, is seeded, and notices shuffled labels (promise 24)."""
+
+import logging
+import resource
+import time
+
+import numpy as np
+import pytest
+
+from evaluation import fakes
+from transformer_jax import types
+from transformer_jax.evaluation import features, fewshot, ridge
+
+L2 = (1.0, 2.0**10, 2.0**20)
+
+
+def _clusters(n, width, classes, spread=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, width))
+    labels = np.arange(n) % classes
+    found = centres[labels] * 3 + 5 + spread * rng.normal(size=(n, width))
+    return features.Features(found.astype(np.float32), labels.astype(np.int32))
+
+
+def _by_hand(train, l2, classes):
+    """The weights by NumPy: the normal equations, and least squares on rows extended by sqrt(l2) I."""
+    x = train.features.astype(np.float64)
+    x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-5)
+    x = np.concatenate([x, np.full((len(x), 1), 100.0)], axis=1)
+    y = np.where(np.arange(classes) == train.labels[:, None], 1.0, -1.0)
+    size = x.shape[1]
+    solved = np.linalg.solve(x.T @ x + l2 * np.eye(size), x.T @ y)
+    extended = np.concatenate([x, np.sqrt(l2) * np.eye(size)])
+    least = np.linalg.lstsq(extended, np.concatenate([y, np.zeros((size, classes))]), rcond=None)[0]
+    return solved, least
+
+
+@pytest.mark.parametrize(
+    ("n", "width"), [(60, 12), (12, 60), (30, 30), (31, 30)], ids=["primal", "dual", "n=d", "n=d+1"]
+)
+@pytest.mark.parametrize("l2", L2)
+def test_the_weights_are_numpys(n, width, l2):
+    train = _clusters(n, width, 3)
+    solved, least = _by_hand(train, l2, 3)
+    weights = ridge.Ridge(*train, classes=3).weights(l2)
+    np.testing.assert_allclose(weights, solved, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(weights, least, rtol=1e-6, atol=1e-9)
+
+
+def test_chunks_and_absent_classes_change_nothing(monkeypatch):
+    monkeypatch.setattr(ridge, "_CHUNK", 7)
+    train = _clusters(60, 5, 3)
+    train = features.Features(train.features, train.labels * 2)  # of five classes, 1 and 3 do not occur
+    np.testing.assert_allclose(ridge.Ridge(*train, classes=5).weights(8.0), _by_hand(train, 8.0, 5)[0], atol=1e-12)
+
+
+def test_a_constant_feature_is_harmless():
+    train = _clusters(40, 6, 2)
+    train.features[:, 2] = 7.0
+    assert np.isfinite(ridge.Ridge(*train, classes=2).weights(1.0)).all()
+
+
+def test_the_accuracy_is_that_of_the_highest_score():
+    train, test = _clusters(60, 5, 4, spread=6.0), _clusters(500, 5, 4, spread=6.0, seed=1)
+    fit = ridge.Ridge(*train, classes=4)
+    mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-5
+    rows = np.concatenate([(test.features - mean) / std, np.full((500, 1), 100.0)], axis=1)
+    expected = [((rows @ _by_hand(train, l2, 4)[0]).argmax(axis=1) == test.labels).mean() for l2 in L2]
+    assert fit.accuracy(*test, L2) == pytest.approx(expected, abs=0.004)
+    assert 0.3 < expected[0] < 0.9
+
+
+def test_shots_are_seeded_balanced_and_nested():
+    labels = np.random.default_rng(0).permutation(np.arange(90) % 3)
+    five, same, other = (fewshot.pick(labels, shots=5, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(five, same)
+    assert set(five) != set(other)
+    assert np.bincount(labels[five]).tolist() == [5, 5, 5]
+    assert set(fewshot.pick(labels, shots=1, seed=0)) < set(five)
+
+
+def test_too_few_examples_of_a_class_are_named():
+    with pytest.raises(types.InputError, match="5 shots need 5 examples of every class: class 2 has 1"):
+        fewshot.pick(np.array([0] * 9 + [1] * 9 + [2]), shots=5, seed=0)
+
+
+def _evaluator(train, test, **kwargs):
+    splits = [fakes.Split(*split, 16) for split in (train, test)]
+    return fewshot.FewShot("fewshot", *splits, fakes.predict, fakes.put(2), **kwargs)
+
+
+def test_separable_features_are_learnt_from_few_shots(caplog):
+    evaluator = _evaluator(_clusters(101, 16, 4), _clusters(203, 16, 4, seed=1), shots=(1, 5))
+    metrics = evaluator(fakes.FACTOR)
+    assert set(metrics) == {"1shot", "5shot"}
+    assert metrics["5shot"] == 1.0 and metrics["1shot"] > 0.9
+    assert not caplog.records
+
+
+def test_every_penalty_is_reported():
+    evaluator = _evaluator(_clusters(60, 8, 4), _clusters(60, 8, 4, seed=1), shots=(5,), l2=(1.0, 1024.0), seeds=2)
+    assert set(evaluator(fakes.FACTOR)) == {"5shot_l2_1", "5shot_l2_1024"}
+
+
+def test_shuffled_labels_are_warned_about(caplog):
+    train, test = _clusters(100, 16, 4), _clusters(200, 16, 4, seed=1)
+    rng = np.random.default_rng(3)
+    train, test = (features.Features(split.features, rng.permutation(split.labels)) for split in (train, test))
+    with caplog.at_level(logging.WARNING):
+        _evaluator(train, test, shots=(5,))(fakes.FACTOR)
+    assert "no better than the most frequent label" in caplog.text
+
+
+def test_it_stops():
+    evaluator = _evaluator(_clusters(60, 8, 4), _clusters(60, 8, 4), shots=(1,))
+    assert evaluator(fakes.FACTOR, stop=lambda: evaluator.test.started >= 2) == {}
+
+
+@pytest.mark.slow
+def test_imagenet_sized_features_take_a_minute_and_3_gb():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(1000, 1024)).astype(np.float32)
+    splits = []
+    for n in (65_000, 10_000):
+        labels = rng.integers(1000, size=n).astype(np.int32)
+        splits.append(features.Features(centres[labels] + 4 * rng.standard_normal((n, 1024), np.float32), labels))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.monotonic()
+    (found,) = fewshot.accuracy(*splits, shots=None)
+    assert time.monotonic() - start < 60
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 3
+    assert found > 0.9

@@ -1,0 +1,122 @@
+"""Accuracy and loss over exactly the examples of a split."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from transformer_jax.evaluation import outputs
+from transformer_jax.metrics import classification, losses
+
+_BITS = 12  # of each part of a fraction: sums of up to 2**19 examples a batch fit int32
+
+
+class Predictions(NamedTuple):
+    """One row an example, in the order of the split."""
+
+    predicted: Int[np.ndarray, " examples"]
+    label: Int[np.ndarray, " examples"]
+    probability: Float[np.ndarray, " examples"]
+    """Of the predicted class."""
+
+
+class Classification:
+    """The evaluator: `top1`, `top5` (of at least five classes), `loss` and `examples`.
+
+    `predict(params, batch)` is the compiled function to logits, `put` brings a batch of this process onto the devices.
+    Sums stay on the devices until the end. They are integers, the loss in fixed point, so the numbers do not depend on
+    the batch size or the devices. An empty dictionary when `stop()` became true.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pipeline: outputs.Pipeline,
+        predict: Callable[[Any, Any], Array],
+        put: Callable[[Mapping[str, Any]], Any],
+        *,
+        loss: str = "softmax",
+    ):
+        outputs.require_examples(name, pipeline)
+        self.name = name
+        self.pipeline = pipeline
+        self._predict = predict
+        self._put = put
+        self._loss = loss
+
+    def __call__(self, params: Any, *, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        totals = None
+        for batch, logits in outputs.run(self._predict, params, self.pipeline, self._put, stop=stop):
+            found = _tally(logits, batch["label"], batch["mask"], loss=self._loss)
+            totals = found if totals is None else _merge(totals, found)
+        if stop() or totals is None:
+            return {}
+        sums = jax.device_get(totals)
+        count = int(sums["count"])
+        if count != self.pipeline.num_examples:
+            raise RuntimeError(f"{self.name} counted {count} of {self.pipeline.num_examples} examples.")
+        hits = {name: int(sums[name]) / count for name in ("top1", "top5") if name in sums}
+        return {**hits, "loss": _exact(sums["loss"], int(sums["bad"])) / count, "examples": float(count)}
+
+    def predictions(self, params: Any) -> Predictions:
+        """What is predicted for every example, instead of how often it is right."""
+
+        def decide(params: Any, batch: Any) -> tuple[Array, Array]:
+            return _decide(self._predict(params, batch))
+
+        rows = outputs.collect(decide, params, self.pipeline, self._put, "label")
+        assert rows is not None  # nothing stops it
+        (predicted, probability), label = rows
+        return Predictions(predicted, label, probability)
+
+    def save(self, params: Any, path: str | os.PathLike[str]) -> None:
+        """The predictions as a `.csv` file: row, label, predicted class and its probability."""
+        table = self.predictions(params)
+        with open(os.path.expanduser(path), "w") as file:
+            file.write("row,label,predicted,probability\n")
+            for row, (predicted, label, probability) in enumerate(zip(*table, strict=True)):
+                file.write(f"{row},{label},{predicted},{probability:.6g}\n")
+
+
+def _exact(parts: Int[np.ndarray, "3"], bad: int) -> float:
+    """The sum that the integer parts of `_tally` stand for; NaN when a loss was not finite."""
+    whole, high, low = (int(part) for part in parts)
+    return float("nan") if bad else whole + (high + low / 2**_BITS) / 2**_BITS
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+def _tally(
+    logits: Float[Array, "batch classes"], label: Int[Array, " batch"], mask: Bool[Array, " batch"], *, loss: str
+) -> dict[str, Array]:
+    each = losses.LOSSES[loss](logits, label)
+    found = classification.counts(logits, label, ks=(1, 5) if logits.shape[-1] >= 5 else (1,), mask=mask)
+    finite = jnp.isfinite(each)
+    kept = jnp.where(mask & finite, jnp.minimum(each, 2.0**15), 0.0)  # whole parts of 2**16 examples fit
+    whole = jnp.floor(kept)
+    fraction = jnp.round((kept - whole) * 2.0 ** (2 * _BITS)).astype(jnp.int32)
+    parts = jnp.stack([whole.astype(jnp.int32), fraction >> _BITS, fraction & (2**_BITS - 1)])
+    return {**found, "loss": _carry(parts.sum(axis=1)), "bad": (mask & ~finite).sum(dtype=jnp.int32)}
+
+
+@jax.jit
+def _merge(left: dict[str, Array], right: dict[str, Array]) -> dict[str, Array]:
+    total = jax.tree.map(jnp.add, left, right)
+    return {**total, "loss": _carry(total["loss"])}
+
+
+def _carry(parts: Int[Array, "3"]) -> Int[Array, "3"]:
+    """The same number with its low parts below 2**_BITS again."""
+    whole, high, low = parts
+    high = high + (low >> _BITS)
+    return jnp.stack([whole + (high >> _BITS), high & (2**_BITS - 1), low & (2**_BITS - 1)])
+
+
+@jax.jit
+def _decide(logits: Float[Array, "batch classes"]) -> tuple[Int[Array, " batch"], Float[Array, " batch"]]:
+    probability = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32), probability.max(axis=-1)

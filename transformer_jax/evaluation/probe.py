@@ -1,0 +1,110 @@
+"""The linear probe: softmax regression on frozen features, its penalty chosen on a held-out split.
+
+Convex and fitted to all examples at once, so it has no learning rate, no seed and no early stopping: features go in,
+one number comes out.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+from jaxtyping import Float, Int
+
+from transformer_jax import types
+from transformer_jax.evaluation import ridge
+
+L2 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A linear classifier of standardised features."""
+
+    scaling: ridge.Scaling
+    kernel: Float[np.ndarray, "embed classes"]
+    bias: Float[np.ndarray, " classes"]
+
+    def logits(self, features: Float[np.ndarray, "examples embed"]) -> Float[np.ndarray, "examples classes"]:
+        """Scores, in float64."""
+        return self.scaling(features) @ self.kernel + self.bias
+
+    def measure(
+        self, features: Float[np.ndarray, "examples embed"], labels: Int[np.ndarray, " examples"]
+    ) -> dict[str, float]:
+        """`top1` and mean `loss`."""
+        logits = self.logits(features)
+        rows = np.arange(len(labels))
+        loss = scipy.special.logsumexp(logits, axis=1) - logits[rows, labels]
+        return {"top1": float((logits.argmax(axis=1) == labels).mean()), "loss": float(loss.mean())}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The penalty that was best on the held-out split, its probe, and what every penalty scored there."""
+
+    l2: float
+    probe: Probe
+    scores: Mapping[float, Mapping[str, float]]
+
+
+def fit(
+    features: Float[np.ndarray, "examples embed"],
+    labels: Int[np.ndarray, " examples"],
+    dev_features: Float[np.ndarray, "dev embed"],
+    dev_labels: Int[np.ndarray, " dev"],
+    *,
+    classes: int,
+    l2: Sequence[float] = L2,
+    iterations: int = 1000,
+) -> Fit:
+    """A probe for each penalty, strongest first, each starting from the one before; the most accurate on the held-out
+    split, on a tie the one of lower loss."""
+    probes, scores = {}, {}
+    start = None
+    for penalty in sorted(l2, reverse=True):
+        start = train(features, labels, classes=classes, l2=penalty, start=start, iterations=iterations)
+        probes[penalty], scores[penalty] = start, start.measure(dev_features, dev_labels)
+    best = max(scores, key=lambda penalty: (scores[penalty]["top1"], -scores[penalty]["loss"]))
+    return Fit(best, probes[best], scores)
+
+
+def train(
+    features: Float[np.ndarray, "examples embed"],
+    labels: Int[np.ndarray, " examples"],
+    *,
+    classes: int,
+    l2: float,
+    start: Probe | None = None,
+    iterations: int = 1000,
+) -> Probe:
+    """The minimum of `mean cross-entropy + l2 / 2 |kernel|^2` by L-BFGS, features standardised, the bias free."""
+    if len(labels) == 0 or not 0 <= labels.min() <= labels.max() < classes:
+        raise types.InputError(f"A probe needs labels from 0 to {classes - 1}: it got {_extent(labels)}.")
+    scaling = ridge.Scaling.of(features)
+    inputs = scaling(features)
+    rows, shape = np.arange(len(labels)), (inputs.shape[1] + 1, classes)
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        kernel, bias = np.split(flat.reshape(shape), [-1])
+        logits = inputs @ kernel
+        logits += bias
+        log_total = scipy.special.logsumexp(logits, axis=1)
+        loss = (log_total - logits[rows, labels]).mean() + l2 / 2 * np.vdot(kernel, kernel)
+        error = np.exp(logits - log_total[:, None])
+        error[rows, labels] -= 1.0
+        error /= len(labels)
+        gradient = np.concatenate([inputs.T @ error + l2 * kernel, error.sum(axis=0, keepdims=True)])
+        return float(loss), gradient.ravel()
+
+    at = np.zeros(shape) if start is None else np.concatenate([start.kernel, start.bias[None]])
+    found = scipy.optimize.minimize(
+        objective, at.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "gtol": 1e-6, "ftol": 1e-12}
+    )
+    kernel, bias = np.split(found.x.reshape(shape), [-1])
+    return Probe(scaling, kernel, bias[0])
+
+
+def _extent(labels: np.ndarray) -> str:
+    return f"{labels.min()} to {labels.max()}" if len(labels) else "none"
