@@ -1,0 +1,214 @@
+"""Encoded images to pixels. Pillow is the reference; simplejpeg (`[images]` extra) gives the same pixels sooner.
+
+Every file ends upright (EXIF orientation) as uint8[height, width, channels] with the channels asked for: alpha is
+dropped, palettes are looked up, CMYK is converted, 16-bit grey is scaled to 8. Two savings exist, the same for both
+decoders: `rows` stops after the rows a crop needs (the pixels kept are those of the full decode), and `reduce`
+decodes at 1/2, 1/4 or 1/8 of the size inside the JPEG transform (each pixel is about the mean of those it replaces).
+"""
+
+import functools
+import io
+import types as python_types
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from transformer_jax import types
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pixels = UInt8[np.ndarray, "_height _width _channels"]
+DECODERS = ("auto", "pillow", "simplejpeg")
+REDUCTIONS = (8, 4, 2)
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = (0xC0, 0xC1)
+_TAIL = 512
+"""An end-of-image marker this far from the end still counts: cameras append a little."""
+
+
+class BadImage(ValueError):
+    """These bytes are no image, or a damaged one."""
+
+
+class Header(NamedTuple):
+    """What the first bytes of a whole grey or colour JPEG say. Sizes are as stored, before EXIF orientation."""
+
+    height: int
+    width: int
+    components: int
+    orientation: int
+    height_at: int
+    """Where the frame header stores the height; 0 when the rows cannot be cut (progressive, several scans)."""
+    row_unit: int
+    """Rows of one block row."""
+
+
+def decode(
+    data: bytes, *, channels: int = 3, reduce: int = 1, rows: int | None = None, decoder: str = "auto"
+) -> Pixels:
+    """The pixels of an encoded image, or `BadImage`. `reduce` and `rows` apply where `header` knows the file."""
+    known = header(data)
+    if known is not None:
+        cut = rows is not None and reduce == 1 and known.height_at > 0 and known.orientation == 1
+        body = _cut(data, known, rows) if cut and rows is not None else data
+        fast = None if decoder == "pillow" else _simplejpeg(required=decoder == "simplejpeg")
+        if fast is not None:
+            pixels = _decode_fast(fast, body, known, channels, reduce)
+            if pixels is not None:
+                return _upright(pixels, known.orientation)
+        return _decode_pillow(body, channels, reduce=reduce, known=known)
+    return _decode_pillow(data, channels)
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """(height, width) of the upright image, from the first bytes only."""
+    known = header(data)
+    if known is not None:
+        return (known.width, known.height) if known.orientation > 4 else (known.height, known.width)
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(0x0112, 1) > 4 else (height, width)
+    except Exception as error:
+        raise BadImage(_reason(error)) from error
+
+
+def reduction(crop: tuple[int, int], target: tuple[int, int]) -> int:
+    """The largest reduction that leaves a crop at least as large as the size it will be resized to."""
+    return next((r for r in REDUCTIONS if crop[0] // r >= target[0] and crop[1] // r >= target[1]), 1)
+
+
+def header(data: bytes) -> Header | None:
+    """The header of a grey or colour JPEG that has its end marker; None for all else, which is Pillow's to judge."""
+    if data[:2] != b"\xff\xd8" or data.rfind(b"\xff\xd9", max(0, len(data) - _TAIL)) < 0:
+        return None
+    at, orientation, frame, marker = 2, 1, 0, 0
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        kind = data[at + 1]
+        if kind == 0xFF:
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind in _FRAME_MARKERS:
+            frame, marker = at + 4, kind
+        elif kind == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            orientation = _orientation(data[at + 10 : at + 2 + length])
+        elif kind == 0xDA:
+            return _frame(data, frame, marker, orientation, scan_components=data[at + 4]) if frame else None
+        at += 2 + length
+    return None
+
+
+def _frame(data: bytes, at: int, marker: int, orientation: int, *, scan_components: int) -> Header | None:
+    height = int.from_bytes(data[at + 1 : at + 3], "big")
+    width = int.from_bytes(data[at + 3 : at + 5], "big")
+    components = data[at + 5]
+    if not height or not width or data[at] != 8 or components not in (1, 3):
+        return None
+    sampling = [data[at + 7 + 3 * i] & 15 for i in range(components)]
+    one_scan = marker in _SEQUENTIAL and scan_components == components
+    return Header(height, width, components, orientation, at + 1 if one_scan else 0, 8 * max(sampling, default=1))
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation tag of the first directory of an EXIF block, 1 (upright) where there is none."""
+    order = "little" if exif[:2] == b"II" else "big"
+    first = int.from_bytes(exif[4:8], order)
+    for entry in range(int.from_bytes(exif[first : first + 2], order)):
+        at = first + 2 + 12 * entry
+        if int.from_bytes(exif[at : at + 2], order) == 0x0112:
+            value = int.from_bytes(exif[at + 8 : at + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _cut(data: bytes, known: Header, rows: int) -> bytes:
+    """The file with its height lowered to the block rows needed, and one more: upsampled colour looks one row on."""
+    needed = (rows // known.row_unit + 2) * known.row_unit
+    if needed >= known.height:
+        return data
+    return data[: known.height_at] + needed.to_bytes(2, "big") + data[known.height_at + 2 :]
+
+
+def _decode_fast(
+    simplejpeg: python_types.ModuleType, data: bytes, known: Header, channels: int, reduce: int
+) -> Pixels | None:
+    """None: this file is Pillow's to read, or to blame."""
+    if channels != (1 if known.components == 1 else 3):
+        return None
+    try:
+        return simplejpeg.decode_jpeg(
+            data,
+            colorspace="GRAY" if channels == 1 else "RGB",
+            min_height=-(-known.height // reduce) if reduce > 1 else 0,
+            min_width=-(-known.width // reduce) if reduce > 1 else 0,
+            min_factor=reduce,
+            strict=False,
+        )
+    except ValueError:
+        return None
+
+
+def _decode_pillow(data: bytes, channels: int, *, reduce: int = 1, known: Header | None = None) -> Pixels:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if reduce > 1 and known is not None:
+                # draft picks the largest of its reductions that leaves at least this size
+                image.draft(image.mode, (known.width // reduce, known.height // reduce))
+            orientation = known.orientation if known is not None else image.getexif().get(0x0112, 1)
+            upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+            return _array(upright, channels)
+    except Exception as error:
+        raise BadImage(_reason(error)) from error
+
+
+def _array(image: "Image.Image", channels: int) -> Pixels:
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float32)
+        grey = np.clip(np.rint(values / 257 if image.mode.startswith("I") else values), 0, 255).astype(np.uint8)
+        array = np.repeat(grey[..., None], channels, -1)
+        if channels == 4:
+            array[..., 3] = 255
+        return array
+    if image.mode == "P" and channels != 4:
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    array = np.array(image if image.mode == mode else image.convert(mode))
+    return array if array.ndim == 3 else array[..., None]
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    if orientation == 1:
+        return pixels
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split(" <_io", 1)[0]
+
+
+@functools.cache
+def _simplejpeg(*, required: bool = False) -> python_types.ModuleType | None:
+    try:
+        import simplejpeg
+    except ImportError:
+        if required:
+            raise types.InputError(
+                'decode(decoder="simplejpeg") needs that package. Install it: pip install "transformer-jax[images]"'
+            ) from None
+        return None
+    return simplejpeg

@@ -1,0 +1,264 @@
+"""Batches of a source: endless and shuffled for training, exactly once and masked for evaluation.
+
+Position p of the stream of all processes is example p of an order that is arithmetic (`order`). Process i of n takes
+positions i, i + n, i + 2n ...; a batch is the next `batch_size` positions. Nothing but that position is state.
+Grain reads ahead with threads, or with worker processes, chunk by chunk: `prefetch` batches and no more.
+"""
+
+import contextlib
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from transformer_jax import types
+from transformer_jax.data import loading, operation, ops, order, sources
+
+_CHUNK = 16
+"""At most so many examples of a source on disk are one thread's errand."""
+_ENDLESS = 1 << 50
+Batch = dict[str, Any]
+
+
+class _Pipeline:
+    """What training and evaluation pipelines share: the source, the ops, the chunks."""
+
+    def __init__(
+        self,
+        source: "sources.Source",
+        preprocess: str | Sequence[operation.Op],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int | None = None,
+        workers: int = 0,
+        on_bad_image: str = "raise",
+        prefetch: int = 2,
+        ids: bool = False,
+    ):
+        if batch_size < 1 or batch_size % process_count:
+            raise types.InputError(
+                f"batch_size counts the examples of all processes and divides by their number: {batch_size} examples,"
+                f" {process_count} processes."
+            )
+        if on_bad_image not in ("raise", "skip"):
+            raise types.InputError(f'on_bad_image is "raise" or "skip", not {on_bad_image!r}.')
+        if not 0 <= process_index < process_count:
+            raise types.InputError(f"process_index lies in 0..{process_count - 1}, not {process_index}.")
+        if prefetch < 0 or workers < 0 or (threads is not None and threads < 0):
+            raise types.InputError(f"threads, workers and prefetch are not negative: {threads}, {workers}, {prefetch}.")
+        plan = loading.plan(ops.parse(preprocess))
+        self.source = source
+        self.batch_size = batch_size
+        self.local_batch_size = batch_size // process_count
+        self.pixel_range = plan.pixel_range
+        self.num_classes = source.num_classes
+        self.class_names = source.class_names
+        self.num_examples = len(source)
+        self.fingerprint = source.fingerprint
+        self.skipped = 0
+        self._process = (process_index, process_count)
+        self._threads = (1 if source.in_memory else _cores()) if threads is None else threads
+        self._workers = workers
+        self._prefetch = prefetch
+        self._skip = on_bad_image == "skip"
+        self._loader = loading.Loader(source, plan, seed=seed, skip_bad=self._skip, ids=ids)
+
+    @functools.cached_property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of every image."""
+        return self._loader.load([(0, 0)])["image"].shape[1:]
+
+    @functools.cached_property
+    def _chunk_size(self) -> int:
+        size = self.local_batch_size
+        if self.source.in_memory:
+            return size
+        return next(chunk for chunk in range(min(size, _CHUNK), 0, -1) if size % chunk == 0)
+
+    def _stream(self, chunks: Callable[[int], Batch], length: int, *, finish: Callable[[Batch], Batch]) -> "Stream":
+        return Stream(
+            chunks,
+            length,
+            finish=finish,
+            per_batch=self.local_batch_size // self._chunk_size,
+            threads=self._threads,
+            workers=self._workers,
+            prefetch=self._prefetch,
+        )
+
+
+class Train(_Pipeline):
+    """An endless stream of batches; `batches(start)` continues it after `start` examples (of all processes)."""
+
+    def __init__(
+        self,
+        source: "sources.Source",
+        preprocess: str | Sequence[operation.Op],
+        *,
+        batch_size: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        shuffle: bool = True,
+        threads: int | None = None,
+        workers: int = 0,
+        on_bad_image: str = "raise",
+        prefetch: int = 2,
+        ids: bool = False,
+    ):
+        super().__init__(
+            source,
+            preprocess,
+            batch_size=batch_size,
+            seed=seed,
+            process_index=process_index,
+            process_count=process_count,
+            threads=threads,
+            workers=workers,
+            on_bad_image=on_bad_image,
+            prefetch=prefetch,
+            ids=ids,
+        )
+        self._order = order.Order(len(source), seed=seed, shuffle=shuffle)
+
+    def batches(self, start: int = 0) -> "Stream":
+        """Batches of this process from global position `start` on. Close the stream to end its threads."""
+        first, stride = self._process
+        chunks = _TrainChunks(self._loader, self._order, start + first, stride, self._chunk_size)
+        return self._stream(chunks, _ENDLESS, finish=self._count)
+
+    def _count(self, batch: Batch) -> Batch:
+        self.skipped += int(batch.pop(loading.SKIPPED).sum())
+        return batch
+
+
+class Evaluate(_Pipeline):
+    """Every example once, in batches of constant shape; `mask` is False where the last one is padded.
+
+    With `on_bad_image="skip"` a bad image is masked out as well and counted.
+    """
+
+    @property
+    def num_batches(self) -> int:
+        """The same on every process."""
+        return math.ceil(self.num_examples / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        chunks = _EvaluateChunks(
+            self._loader, self.num_examples, self.batch_size, self._process, self._chunk_size, self.image_shape
+        )
+        length = self.num_batches * (self.local_batch_size // self._chunk_size)
+        self.skipped = 0
+        with contextlib.closing(self._stream(chunks, length, finish=self._mask)) as stream:
+            yield from stream
+
+    def _mask(self, batch: Batch) -> Batch:
+        bad = batch.pop(loading.SKIPPED) > 0
+        self.skipped += int(bad.sum())
+        return {**batch, "mask": batch["mask"] & ~bad}
+
+
+class _TrainChunks:
+    """Chunk c of one process of the endless stream."""
+
+    def __init__(self, loader: loading.Loader, where: order.Order, first: int, stride: int, size: int):
+        self._loader, self._where = loader, where
+        self._first, self._stride, self._size = first, stride, size
+
+    def __call__(self, chunk: int) -> Batch:
+        begin = self._first + chunk * self._size * self._stride
+        return self._loader.load(self._where(begin + np.arange(self._size) * self._stride))
+
+
+class _EvaluateChunks:
+    """Chunk c of one process of a single pass; examples beyond the end are padding."""
+
+    def __init__(
+        self,
+        loader: loading.Loader,
+        length: int,
+        batch_size: int,
+        process: tuple[int, int],
+        size: int,
+        image_shape: tuple[int, ...],
+    ):
+        self._loader, self._length, self._batch_size = loader, length, batch_size
+        self._process, self._size, self._image_shape = process, size, image_shape
+
+    def __call__(self, chunk: int) -> Batch:
+        first, stride = self._process
+        positions = [first + (chunk * self._size + i) * stride for i in range(self._size)]
+        real = [position for position in positions if position < self._length]
+        batch = self._loader.load([(0, position) for position in real or [0]])
+        if len(real) < self._size:
+            batch = {name: _padded(values[: len(real)], self._size) for name, values in batch.items()}
+        return {**batch, "mask": np.arange(self._size) < len(real)}
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    padding = np.zeros((size - len(values), *values.shape[1:]), values.dtype)
+    return np.concatenate([values, padding])
+
+
+class Stream:
+    """Chunks 0, 1, 2 ... computed ahead by Grain and joined into batches."""
+
+    def __init__(
+        self,
+        chunks: Callable[[int], Batch],
+        length: int,
+        *,
+        finish: Callable[[Batch], Batch],
+        per_batch: int,
+        threads: int,
+        workers: int,
+        prefetch: int,
+    ):
+        import grain
+
+        ahead = max(prefetch * per_batch, 1)
+        options = grain.ReadOptions(
+            num_threads=min(threads, ahead) if prefetch else 0,
+            prefetch_buffer_size=ahead if threads and prefetch else 0,
+        )
+        dataset = grain.MapDataset.range(length).map(chunks).to_iter_dataset(options)
+        if workers:
+            _mark_flags_parsed()
+            each = grain.MultiprocessingOptions(
+                num_workers=workers, per_worker_buffer_size=max(1, math.ceil(ahead / workers))
+            )
+            dataset = dataset.mp_prefetch(each)
+        self._per_batch = per_batch
+        self._finish = finish
+        self._chunks = iter(dataset)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        chunks = [next(self._chunks) for _ in range(self._per_batch)]
+        if len(chunks) == 1:
+            return self._finish(chunks[0])
+        return self._finish({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
+
+    def close(self) -> None:
+        """Stops reading ahead: threads end after the chunk they are at, worker processes now."""
+        self._chunks.close()
+
+
+def _mark_flags_parsed() -> None:
+    """Grain's workers read absl flags, which raise as long as nobody has parsed a command line."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
