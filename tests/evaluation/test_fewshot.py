@@ -125,8 +125,8 @@ def test_imagenet_sized_features_take_a_minute_and_3_gb():
         labels = rng.integers(1000, size=n).astype(np.int32)
         splits.append(features.Features(centres[labels] + 4 * rng.standard_normal((n, 1024), np.float32), labels))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    start = time.process_time()
     (found,) = fewshot.accuracy(*splits, shots=None)
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 120  # a minute of two cores
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 3
     assert found > 0.9

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy.optimize
 import scipy.special
+import threadpoolctl
 from jaxtyping import Float, Int
 
 from transformer_jax import types
 from transformer_jax.evaluation import ridge
 
+_SMALL = 1 << 26  # multiplications; below that, threads of the linear algebra wait more than they work
 L2 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -99,9 +101,9 @@ def train(
         return float(loss), gradient.ravel()
 
     at = np.zeros(shape) if start is None else np.concatenate([start.kernel, start.bias[None]])
-    found = scipy.optimize.minimize(
-        objective, at.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "gtol": 1e-6, "ftol": 1e-12}
-    )
+    options = {"maxiter": iterations, "gtol": 1e-6, "ftol": 1e-12}
+    with threadpoolctl.threadpool_limits(1 if inputs.size * classes < _SMALL else None):
+        found = scipy.optimize.minimize(objective, at.ravel(), jac=True, method="L-BFGS-B", options=options)
     kernel, bias = np.split(found.x.reshape(shape), [-1])
     return Probe(scaling, kernel, bias[0])
 
