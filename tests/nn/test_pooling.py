@@ -1,0 +1,43 @@
+"""From tokens to one vector."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from transformer_jax.nn import pooling
+
+BUILD = {
+    "tok": lambda: pooling.Token(),
+    "gap": lambda: pooling.Mean(prefix=2),
+    "map": lambda: pooling.AttentionPool(8, 2, hidden=16, rngs=nnx.Rngs(0)),
+}
+
+
+def tokens():
+    return jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 8)), jnp.float32)
+
+
+def test_every_pool_is_under_contract():
+    assert set(BUILD) == set(pooling.POOLS)
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_a_pool_gives_one_vector_an_example_whatever_the_order_of_the_patches(name):
+    pool, x = BUILD[name](), tokens()
+    assert pool(x).shape == (3, 8)
+    np.testing.assert_allclose(pool(x), pool(x[:, np.array([0, 1, 5, 3, 4, 2])]), atol=1e-6)
+
+
+def test_tok_takes_the_first_token_and_gap_the_mean_after_the_prefix():
+    x = tokens()
+    np.testing.assert_array_equal(BUILD["tok"]()(x), x[:, 0])
+    np.testing.assert_allclose(BUILD["gap"]()(x), np.asarray(x)[:, 2:].mean(axis=1), atol=1e-6)
+
+
+def test_the_probe_of_map_learns():
+    pool = BUILD["map"]()
+    graph, state = nnx.split(pool)
+    grads = jax.grad(lambda state: jnp.sum(jnp.sin(nnx.merge(graph, state)(tokens()))))(state)
+    assert float(jnp.abs(grads["probe"][...]).max()) > 1e-4
