@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from transformer_jax.training import preemption, state
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """`evaluator(params, stop=...) -> {"top1": 0.97}`. It polls `stop` between batches and may return early then."""
 

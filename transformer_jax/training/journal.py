@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Generator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ _STARVED = 0.2  # share of the time the device stood idle for want of data that 
 _STARVED_SECONDS = 2.0
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Something that shows how far the run is, more often than lines are written."""
 

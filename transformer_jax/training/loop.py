@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ IDS = "_id"
 """A key of a batch that stays on the host: the ids of its examples."""
 
 
+@runtime_checkable
 class Feed(Protocol):
     """An iterator over the batches of this process, that can be closed."""
 

@@ -55,9 +55,11 @@ def curves(
     log_y: bool = False,
     smooth: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Lines, or points with error bars where a series has a spread, in one plot. Series of the same name keep their
-    colour over plots that list the same names in the same order. `smooth={name: weight}`, weight in [0, 1), draws a running mean
-    of that series over a faint line of its values."""
+    """Lines, or points with error bars where a series has a spread, in one plot.
+
+    Colours go by position: plots that list the same names in the same order agree. `smooth={name: weight}`, weight in
+    [0, 1), draws a running mean of that series over a faint line of its values.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 

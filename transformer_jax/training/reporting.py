@@ -7,13 +7,14 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 
 METRICS = "metrics.jsonl"
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Takes numbers and messages."""
 

@@ -13,16 +13,19 @@ from transformer_jax import paths, types
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything the compiled step reads and writes: plain arrays in plain containers, donated as a whole."""
+    """Everything the compiled step reads and writes: plain arrays in plain containers, donated as a whole.
 
-    step: jax.Array
+    As any pytree it may also hold what stands for its arrays: shapes, shardings, paths.
+    """
+
+    step: Any
     """int32 scalar: how many steps have been taken."""
     params: Any
     optimizer: Any
     """The state of the optax optimizer."""
     average: Any
     """The Polyak average of `params`, or None."""
-    key: jax.Array
+    key: Any
     """Raw key data. The key of a step is this one folded with `step`, so nothing random has to be carried along."""
 
 

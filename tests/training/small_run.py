@@ -1,5 +1,6 @@
 """A small run, whole in itself: a classifier with dropout on batches that are arithmetic."""
 
+import functools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -60,6 +61,11 @@ def batches(position: int, *, batch_size: int = BATCH, seen: list[int] | None = 
 
 
 def fresh(average: bool = True) -> states.TrainState:
+    return jax.tree.map(jnp.copy, _fresh(average))
+
+
+@functools.cache
+def _fresh(average: bool) -> states.TrainState:
     make = jax.jit(lambda key: states.create(init_params(key), optimizer(), key=key, average=average))
     return make(jax.random.key(0))
 

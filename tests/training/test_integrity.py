@@ -1,0 +1,63 @@
+"""The digest: the same everywhere, and different for every flipped bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from transformer_jax import paths
+from transformer_jax.training import integrity
+
+STACKS = {"blocks": 3}
+FLAT = {
+    "params/blocks/kernel": jax.random.normal(jax.random.key(0), (3, 16, 8)),
+    "params/head": jax.random.normal(jax.random.key(1), (5,)).astype(jnp.bfloat16),
+    "step": jnp.int32(3),
+    "flags": jnp.array([True, False, True]),
+    "small": jnp.linspace(0, 1, 7).astype(jnp.float8_e4m3fn),
+    "key": jax.random.key_data(jax.random.key(7)),
+}
+
+
+def on_device(flat):
+    sums = jax.device_get(integrity._on_device(flat, tuple(STACKS.items())))
+    return {path: int(value) for path, value in paths.unstack(sums, STACKS).items()}
+
+
+def test_a_device_and_the_host_agree_on_every_dtype():
+    found = integrity.digests(FLAT, STACKS)
+    assert found == on_device(FLAT)
+    assert {"params/blocks/0/kernel", "params/blocks/2/kernel", "step"} <= found.keys()
+
+
+@pytest.mark.parametrize("spec", [(), (None, "x"), (None, None, "x"), (None, ("x", "y"))])
+def test_sharding_does_not_change_it(spec):
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    path = "params/blocks/kernel"
+    sharded = {path: jax.device_put(FLAT[path], NamedSharding(mesh, PartitionSpec(*spec)))}
+    assert on_device(sharded).items() <= on_device(FLAT).items()
+
+
+def test_any_single_flipped_bit_changes_it():
+    array = np.asarray(jax.random.normal(jax.random.key(2), (40, 30)))
+    before, rng = integrity.digest(array), np.random.default_rng(0)
+    for _ in range(200):
+        raw = bytearray(array.tobytes())
+        bit = rng.integers(len(raw) * 8)
+        raw[bit // 8] ^= 1 << (bit % 8)
+        assert integrity.digest(np.frombuffer(bytes(raw), array.dtype)) != before
+
+
+def test_swapped_elements_change_it():
+    array = np.arange(10, dtype=np.float32)
+    swapped = array.copy()
+    swapped[[2, 3]] = swapped[[3, 2]]
+    assert integrity.digest(array) != integrity.digest(swapped)
+
+
+def test_long_arrays_are_summed_in_parts(monkeypatch):
+    array = np.arange(1000, dtype=np.int32)
+    whole = integrity.digest(array)
+    monkeypatch.setattr(integrity, "_CHUNK", 77)
+    assert integrity.digest(array) == whole
