@@ -156,9 +156,7 @@ def table(name: str, abstract_params: Mapping[str, Any], **options: Any) -> str:
 
 
 def _constructor(name: str, options: Mapping[str, Any]) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    if name not in OPTIMIZERS:
-        near = paths.did_you_mean(name, OPTIMIZERS)
-        raise types.InputError(f"An optimizer must be one of {', '.join(OPTIMIZERS)}: it is {name!r}.{near}")
+    paths.one_of("optim.name", name, OPTIMIZERS)
     known = list(inspect.signature(OPTIMIZERS[name]).parameters)[1:]
     for key in options:
         if key not in known:

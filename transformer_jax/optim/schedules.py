@@ -200,7 +200,4 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 def build(name: str, **options: object) -> Schedule:
     """The schedule of that name, with its keywords."""
-    if name not in SCHEDULES:
-        near = paths.did_you_mean(name, SCHEDULES)
-        raise types.InputError(f"A schedule must be one of {', '.join(SCHEDULES)}: it is {name!r}.{near}")
-    return SCHEDULES[name](**options)
+    return SCHEDULES[paths.one_of("schedule.name", name, SCHEDULES)](**options)

@@ -1,69 +1,110 @@
-"""From logical axes to shardings: what is split over which axis of the mesh, for parameters and for activations."""
+"""Where arrays lie on a mesh: parameters by the names of their axes, batches along their first, activations as told.
 
-from collections.abc import Callable, Mapping
+A preset turns (axis names, shape) of a parameter into a `PartitionSpec`. Whatever lies at the end of a path that is a
+parameter's, and has its rank, is placed like it: gradients, moments, averages. Everything else is on every device.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from transformer_jax import axes as words
 from transformer_jax import paths, types
 from transformer_jax.parallel import mesh as meshes
 
-PRESETS = ("data", "fsdp")
-"""`data`: every device holds all parameters. `fsdp`: each parameter and its optimizer state is split (ZeRO-3)."""
+SMALLEST = 1024
+"""Parameters with fewer elements are not worth cutting."""
+
+Names = Sequence[str | None]
 
 
-def parameter_spec(axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, preset: str) -> PartitionSpec:
-    """Where one parameter goes. `fsdp` splits its largest axis that divides; never `layers`, which is scanned."""
-    if preset not in PRESETS:
-        raise types.InputError(
-            f"parallel.rules must be one of {', '.join(PRESETS)}: not {preset!r}.{paths.did_you_mean(preset, PRESETS)}"
-        )
-    size = mesh.shape["fsdp"]
-    if preset == "data" or size == 1:
-        return PartitionSpec()
-    able = [(shape[i], i) for i, name in enumerate(axes) if name != "layers" and shape[i] % size == 0]
-    if not able:
-        return PartitionSpec()
-    _, split = max(able, key=lambda pair: (pair[0], -pair[1]))
-    return PartitionSpec(*("fsdp" if i == split else None for i in range(split + 1)))
+def data(names: Names, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """Every device holds every parameter."""
+    return PartitionSpec()
 
 
-def shardings(tree: Any, axes: Mapping[str, tuple[str, ...]], mesh: Mesh, preset: str) -> Any:
-    """A sharding for every leaf of `tree` (shapes are enough), in its own containers.
+def fsdp(names: Names, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """The largest axis that divides by `fsdp` is cut, the first of equal ones; never the layers of a stack.
 
-    `axes` names the axes of each parameter. Any leaf whose path ends with a parameter's and whose shape is the
-    parameter's is sharded like it: moments and averages are; counts, keys and placeholders go everywhere whole.
+    Layers stay whole because a scan reads them one at a time: a layer that lies on one device would be sent to all.
     """
+    size = mesh.shape["fsdp"]
+    fit = [
+        axis
+        for axis, (name, length) in enumerate(zip(names, shape, strict=True))
+        if name != "layers" and not length % size
+    ]
+    if size == 1 or not fit or math.prod(shape) < SMALLEST:
+        return PartitionSpec()
+    largest = max(fit, key=lambda axis: shape[axis])
+    return PartitionSpec(*(None,) * largest, "fsdp")
 
-    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        parts = jax.tree_util.keystr(path, simple=True, separator=paths.SEPARATOR).split(paths.SEPARATOR)
-        for start in range(len(parts)):
-            names = axes.get(paths.SEPARATOR.join(parts[start:]))
-            if names is not None and len(names) == len(leaf.shape):
-                return NamedSharding(mesh, parameter_spec(names, tuple(leaf.shape), mesh, preset))
-        return NamedSharding(mesh, PartitionSpec())
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+PRESETS: dict[str, Callable[[Names, Sequence[int], Mesh], PartitionSpec]] = {"data": data, "fsdp": fsdp}
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over every axis that takes a share of the batch."""
+def shardings(tree: Any, axes: Mapping[str, Names], mesh: Mesh, preset: str) -> Any:
+    """A sharding for every leaf of `tree`, in the same containers.
+
+    `axes` names the axes of every parameter by its path in memory. The leaves need only a shape.
+    """
+    spec = PRESETS[paths.one_of("parallel.rules", preset, PRESETS)]
+    found = set()
+
+    def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        path = jax.tree_util.keystr(key_path, simple=True, separator=paths.SEPARATOR)
+        name = _parameter(path, axes)
+        if name is None or len(axes[name]) != len(leaf.shape):  # a factored moment has an axis less
+            return NamedSharding(mesh, PartitionSpec())
+        found.add(name)
+        return NamedSharding(mesh, spec(axes[name], leaf.shape, mesh))
+
+    placed = jax.tree_util.tree_map_with_path(place, tree)
+    if axes and not found:
+        raise types.InputError(
+            f"Parameters must be named as their axes are: no path of the tree ends in {next(iter(axes))!r}."
+        )
+    return placed
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+    """Arrays whose first axis counts examples."""
     return NamedSharding(mesh, PartitionSpec(meshes.BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Arrays that are whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def activation_rule(mesh: Mesh) -> Callable[[jax.Array, tuple[str | None, ...]], jax.Array]:
-    """For `axes.rule`: activations stay split over the batch wherever a layer names that axis."""
+@contextlib.contextmanager
+def activations(mesh: Mesh) -> Generator[None, None, None]:
+    """Within this context `axes.constrain(x, "batch", ...)` keeps the examples of `x` where the batch is.
 
-    def apply(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
-        if mesh.size == 1:
+    The compiler stays free to place the other axes, and an axis that does not divide is left alone.
+    """
+    parts = meshes.batch_parts(mesh)
+    free = PartitionSpec.UNCONSTRAINED
+
+    def pin(x: jax.Array, names: Names) -> jax.Array:
+        where = [
+            meshes.BATCH_AXES if name == "batch" and not length % parts else free
+            for name, length in zip(names, x.shape, strict=True)
+        ]
+        if parts == 1 or meshes.BATCH_AXES not in where:
             return x
-        spec = PartitionSpec(*(meshes.BATCH_AXES if name == "batch" else None for name in names))
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*where)))
 
-    return apply
+    with words.rule(pin):
+        yield
+
+
+def _parameter(path: str, axes: Mapping[str, Names]) -> str | None:
+    """The longest end of `path` that is a parameter's."""
+    parts = path.split(paths.SEPARATOR)
+    ends = (paths.SEPARATOR.join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end in axes), None)
