@@ -104,8 +104,8 @@ def _draw(
     distance = _sample(templates.distance, faces * len(CLASS_NAMES) + labels, x, y)
 
     half_width = templates.half_width[faces, labels]
-    target = _between(u[8], 0.05, 0.13)
-    grow = np.maximum(target - half_width, -0.6 * half_width)
+    target = _between(u[8], 0.07, 0.16)
+    grow = np.maximum(target - half_width, -0.7 * half_width)
     softness = _between(u[9], 0.05, 0.12)
     ink = np.clip(0.5 + (grow[:, None] - distance) / softness[:, None], 0, 1)
 
@@ -113,10 +113,10 @@ def _draw(
     resampled = _resampling(size)[(u[10] * len(_COARSE)).astype(np.int64)]
     levels = resampled @ levels @ resampled.transpose(0, 2, 1) * np.float32(_UNIT**-2)
 
-    background = np.where(u[11] < 0.5, 0, _between(u[12], 0.0, 50.0))
-    contrast = _between(u[13], 0.65, 1.0) * (255 - background) / 255
+    background = np.where(u[11] < 0.2, _between(u[12], 0.0, 50.0), 0)
+    contrast = _between(u[13], 0.85, 1.0) * (255 - background) / 255
     levels = background[:, None, None] + contrast[:, None, None] * levels
-    strength = np.where(u[14] < 0.5, 0, _between(u[15], 0.0, 80.0)) * np.float32(2**-16)
+    strength = np.where(u[14] < 0.2, _between(u[15], 0.0, 80.0), 0) * np.float32(2**-16)
     levels += ((noise - np.float32(2**15)) * strength[:, None]).reshape(levels.shape)
     levels = np.where(u[16][:, None, None] < 0.1, 255 - levels, levels)
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
@@ -144,14 +144,14 @@ def _positions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where in its glyph's box every pixel looks: zoom, shift, rotation, slant and aspect, then the displacement."""
     grid = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5)[None]
-    zoom = 1 / _between(u[0], 0.78, 1.02)[:, None]
-    column = ((grid - _between(u[1], -0.08, 0.08)[:, None]) * zoom)[:, None, :]
-    row = ((grid - _between(u[2], -0.08, 0.08)[:, None]) * zoom)[:, :, None]
-    half = _between(u[3], -0.13, 0.13)[:, None, None]  # tangent of half the angle: rotations without trigonometry
+    zoom = 1 / _between(u[0], 0.88, 1.08)[:, None]
+    column = ((grid - _between(u[1], -0.06, 0.06)[:, None]) * zoom)[:, None, :]
+    row = ((grid - _between(u[2], -0.06, 0.06)[:, None]) * zoom)[:, :, None]
+    half = _between(u[3], -0.12, 0.12)[:, None, None]  # tangent of half the angle: rotations without trigonometry
     cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     x, y = cosine * column + sine * row, cosine * row - sine * column
     x += _between(u[4], -0.35, 0.35)[:, None, None] * y
-    x /= _between(u[5], 0.7, 1.35)[:, None, None]
+    x /= _between(u[5], 0.55, 1.15)[:, None, None]
     spline = _spline(size)
     strength = _between(u[6], 0.0, 0.16)[:, None, None, None] * np.float32(_UNIT**-2 / 512)
     bend = spline @ controls @ spline.T * strength
