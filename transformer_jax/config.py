@@ -180,27 +180,31 @@ def _type_of(config: Any, where: str) -> Any:
 def load(spec: str) -> ml_collections.ConfigDict:
     """What `get_config(arg, key=value)` of `experiments/X.py` returns, for `"experiments/X.py:arg,key=value"`."""
     name, _, text = spec.partition(":")
-    file = Path(name).expanduser()
-    if not file.is_file():
-        near = [str(p) for p in Path("experiments").rglob("*.py")] if Path("experiments").is_dir() else []
-        raise types.InputError(
-            f"--config must name an experiment file: {name!r} does not exist.{paths.did_you_mean(name, near)}"
-        )
-    module_spec = importlib.util.spec_from_file_location(f"experiment_file_{file.stem}", file)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    get_config = getattr(module(name), "get_config", None)
+    if get_config is None:
         raise types.InputError(f"An experiment file defines get_config(): {name!r} does not.")
     words = [word for word in text.split(",") if word]
     arguments = [word for word in words if "=" not in word]
     keywords = dict(word.split("=", 1) for word in words if "=" in word)
     try:
-        inspect.signature(module.get_config).bind(*arguments, **keywords)
+        inspect.signature(get_config).bind(*arguments, **keywords)
     except TypeError as error:
-        signature = inspect.signature(module.get_config)
+        signature = inspect.signature(get_config)
         raise types.InputError(f"{spec!r} does not fit get_config{signature} of {name!r}: {error}.") from None
-    return ml_collections.ConfigDict(module.get_config(*arguments, **keywords))
+    return ml_collections.ConfigDict(get_config(*arguments, **keywords))
+
+
+def module(path: str | Path) -> python_types.ModuleType:
+    """An experiment file as a module, for the tables it holds."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        near = paths.did_you_mean(str(path), map(str, Path("experiments").rglob("*.py")))
+        raise types.InputError(f"--config must name an experiment file: {str(path)!r} does not exist.{near}")
+    spec = importlib.util.spec_from_file_location(f"experiment_file_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def plain(value: Any) -> Any:

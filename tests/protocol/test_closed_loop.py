@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from transformer_jax import types
+from transformer_jax import experiment, types
 from transformer_jax.protocol import closed_loop
 
 TARGET = closed_loop.Target(
@@ -24,7 +24,7 @@ TARGET = closed_loop.Target(
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Every call of `experiment.train`; the development accuracy peaks at 0.2, the test accuracy grows with the seed."""
+    """Every call of `experiment.train`. Development accuracy peaks at 0.2, test accuracy grows with the seed."""
     calls = []
 
     def train(settings, folder, **_):
@@ -38,10 +38,10 @@ def trained(monkeypatch):
 
 
 def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(trained, tmp_path):
-    runner = closed_loop._Runner(tmp_path, shared=None)
+    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared())
     result = runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=3)
     assert result["lr"] == 0.2  # 0.2 and 0.3 are equally right on dev; 0.2 has the lower loss
-    assert result["runs"] == [0.80, 0.81, 0.82]
+    assert result["runs"] == pytest.approx([0.80, 0.81, 0.82])
     assert result["mean"] == pytest.approx(0.81) and result["std"] == pytest.approx(0.01)
     tuning, final = trained[:3], trained[3:]
     assert {c["data"]["split"] for c in tuning} == {TARGET.train} and {c["seed"] for c in tuning} == {0}
@@ -50,7 +50,7 @@ def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(tr
 
 
 def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path):
-    runner = closed_loop._Runner(tmp_path, shared=None)
+    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared())
     runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=2)
     judged = [c["evals"]["eval"]["split"] for c in trained]
     assert judged == ["validation[:20]"] * 3 + ["test"] * 2
@@ -58,7 +58,9 @@ def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path)
 
 def test_a_finished_run_is_not_run_again(trained, tmp_path):
     for _ in range(2):
-        closed_loop._Runner(tmp_path, shared=None).method("finetune", TARGET.finetune, (0.1,), TARGET, seeds=1)
+        closed_loop._Runner(tmp_path, shared=experiment.Shared()).method(
+            "finetune", TARGET.finetune, (0.1,), TARGET, seeds=1
+        )
     assert len(trained) == 2
 
 

@@ -6,8 +6,8 @@ of one process have in common.
 
 from transformer_jax.experiment.run import train
 from transformer_jax.experiment.sections import resolve, schema
-from transformer_jax.experiment.setup import prepare
+from transformer_jax.experiment.setup import prepare, without_data
 from transformer_jax.experiment.shared import Shared
 from transformer_jax.experiment.uses import evaluate, probe, rehearse
 
-__all__ = ["Shared", "evaluate", "prepare", "probe", "rehearse", "resolve", "schema", "train"]
+__all__ = ["Shared", "evaluate", "prepare", "probe", "rehearse", "resolve", "schema", "train", "without_data"]

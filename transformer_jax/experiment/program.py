@@ -4,7 +4,7 @@ Runs that differ in data, length, learning rate or seed share one program: all o
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,17 +26,23 @@ class Program:
     """The compiled functions of an experiment.
 
     `pixel_range` is where the model wants pixels, such as (-1, 1): they travel as uint8 and are scaled on the device.
-    `None` leaves them as they are.
+    `None` leaves them as they are. `devices` are those of the mesh, all there are by default.
     """
 
-    def __init__(self, settings: Mapping[str, Any], pixel_range: PixelRange | None):
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        pixel_range: PixelRange | None,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+    ):
         self.settings = settings
         self.pixel_range = pixel_range
         self.model = functional.from_family(**settings["model"])
         self.optimizer = optimizers.build(
             abstract_params=self.model.abstract, stacks=self.model.stacks, **settings["optim"]
         )
-        self.mesh = mesh.make(settings["parallel"]["mesh"])
+        self.mesh = mesh.make(settings["parallel"]["mesh"], devices)
         self.jit = strategies.Jit(self.mesh)
         abstract = jax.eval_shape(self._create, jax.random.key(0), self.model.abstract)
         self.shardings = rules.shardings(abstract, self.model.axes, self.mesh, settings["parallel"]["rules"])
@@ -109,10 +115,12 @@ class Program:
             "label": rng.integers(0, config.num_classes, batch_size).astype(np.int32),
         }
 
-    def flops_per_step(self, batch_size: int) -> int:
-        """Model FLOPs of one training step, counted in its program."""
+    def flops(self, kind: str, batch_size: int) -> int:
+        """Model FLOPs of one `train` step or one `predict`, counted in its program."""
         shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self.fake_batch(batch_size).items()}
-        return flops.count(jax.make_jaxpr(self.step)(self.abstract, shapes, jax.ShapeDtypeStruct((), jnp.float32)))
+        if kind == "predict":
+            return flops.of(self._predict, self.abstract.params, shapes)
+        return flops.of(jax.value_and_grad(self.loss, has_aux=True), self.abstract.params, shapes, jax.random.key(0))
 
     def place(self, flat: types.FlatTree) -> Any:
         """Parameters by neutral path (one leaf a layer) as the sharded tree of the program."""

@@ -51,7 +51,7 @@ class Numbers:
             batch_size=setup.batch_size,
             every=setup.steps(setup.settings["train"]["log_every"]) or 1,
             directory=self.folder,
-            flops_per_step=setup.program.flops_per_step(setup.batch_size) if known else None,
+            flops_per_step=setup.program.flops("train", setup.batch_size) if known else None,
             peak_flops=known,
             progress=self._bar,
         )

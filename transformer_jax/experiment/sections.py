@@ -150,6 +150,17 @@ def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None 
     return top
 
 
+def restore(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved experiment that was saved as JSON, where tuples had become lists."""
+
+    def tupled(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: tupled(item) for key, item in value.items()}
+        return tuple(map(tupled, value)) if isinstance(value, list) else value
+
+    return resolve(ml_collections.ConfigDict(tupled(saved)))
+
+
 def schema(settings: Mapping[str, Any]) -> Fields:
     """`{"optim.clip_norm": Field}` for every setting this experiment could have."""
     dotted = dict(config.fields(Experiment))

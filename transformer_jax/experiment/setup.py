@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.data import pipeline
+from transformer_jax.data import loading, ops, pipeline
 from transformer_jax.evaluation import classification, fewshot
 from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import shared as sharing
@@ -54,6 +54,16 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     return Setup(settings, program, data, total_steps, schedule)
 
 
+def without_data(settings: Mapping[str, Any], shared: sharing.Shared) -> programs.Program:
+    """The program alone, for fake batches: no data set is opened, so the model must name its classes (default 1000)."""
+    devices.check_backend()
+    model = dict(settings["model"], num_classes=settings["model"]["num_classes"] or 1000)
+    plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
+    program = shared.program(dict(settings, model=model), plan.pixel_range)
+    program.jit.check_batch(settings["data"]["batch_size"] // settings["train"]["accumulate"])
+    return program
+
+
 def _with_classes(settings: Mapping[str, Any], found: int) -> Mapping[str, Any]:
     """The settings with the number of classes of the data, where the model does not name its own."""
     asked = settings["model"]["num_classes"]
@@ -79,7 +89,7 @@ def summary(setup: Setup) -> str:
     table = optimizers.table(
         abstract_params=program.model.abstract, stacks=program.model.stacks, **setup.settings["optim"]
     )
-    work = program.flops_per_step(setup.batch_size)
+    work = program.flops("train", setup.batch_size)
     return (
         f"{table}\n{count:,} parameters, {setup.data.num_examples:,} examples, {setup.total_steps:,} steps of"
         f" {setup.batch_size}, {work / 1e9:,.1f} GFLOP a step, on {jax.device_count()} x {jax.devices()[0].device_kind}"

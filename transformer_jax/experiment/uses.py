@@ -7,10 +7,13 @@ import jax
 import numpy as np
 
 from transformer_jax import config, types
-from transformer_jax.evaluation import features, linear
+from transformer_jax.data import loading, ops
+from transformer_jax.evaluation import features
+from transformer_jax.evaluation import probe as probes
+from transformer_jax.experiment import program as programs
+from transformer_jax.experiment import sections, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
-from transformer_jax.experiment import weights
 from transformer_jax.training import preemption
 
 
@@ -43,7 +46,7 @@ def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = Non
     loss = float(metrics["loss"])
     if not np.isfinite(loss):
         raise types.InputError(f"One step on random pixels gave a loss of {loss}: lower the learning rate.")
-    return f"{config.text(settings)}\n{setups.summary(setup)}\none step on fake data: loss {loss:.4f}"
+    return f"{config.text(setup.settings)}\n{setups.summary(setup)}\none step on fake data: loss {loss:.4f}"
 
 
 def probe(
@@ -58,10 +61,43 @@ def probe(
     fresh = program.neutral(program.init(jax.random.key(0)).params)
     found = weights.fit(shared.weights(section["path"]), program, fresh, head="reset", position=section["position"])
     params = program.place(found.params)
-    judged = settings["evals"]["eval"]
+    judged, classes = settings["evals"]["eval"], program.model.config.num_classes
 
-    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-        data = shared.eval_pipeline(judged, splits[name])
-        return features.extract(program.features, params, data, program.jit.put)
+    def read(name: str) -> features.Features:
+        found = features.extract(program.features, params, shared.eval_pipeline(judged, splits[name]), program.jit.put)
+        assert found is not None  # only a request to stop returns nothing, and none is listened for here
+        return found
 
-    return linear.probe({name: read(name) for name in splits}, l2=l2)
+    chosen = probes.fit(*read("train"), *read("dev"), classes=classes, l2=l2)
+    final = probes.train(*read("final"), classes=classes, l2=chosen.l2)
+    return {**final.measure(*read("test")), "l2": chosen.l2}
+
+
+class Predictor:
+    """A checkpoint of ours as a function from images to logits: model, preprocessing and classes come out of it."""
+
+    def __init__(self, path: str):
+        source = weights.load(path)
+        if not source.meta.get("config"):
+            raise types.InputError(
+                f"predict needs a checkpoint with its configuration: {path!r} has none. Take a run directory of ours."
+            )
+        settings = sections.restore(source.meta["config"])
+        judged = next(iter(settings["evals"].values()), settings["data"])
+        self.preprocess: str = judged["preprocess"]
+        self.class_names: list[str] = source.meta["class_names"]
+        pixel_range = loading.plan(ops.parse(self.preprocess)).pixel_range
+        alone = dict(settings, parallel={"mesh": {"data": 1}, "rules": "data"})
+        self.program = programs.Program(alone, pixel_range, devices=jax.devices()[:1])
+        fresh = self.program.neutral(self.program.init(jax.random.key(0)).params)
+        self._params = self.program.place(weights.fit(source, self.program, fresh, head="keep").params)
+
+    def logits(self, pixels: np.ndarray, *, batch_size: int) -> np.ndarray:
+        """float32 [n, classes] for images [n, height, width, channels]: uint8, or float32 in the range of the model."""
+        rows = []
+        for start in range(0, len(pixels), batch_size):
+            part = pixels[start : start + batch_size]
+            padded = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), axis=0)])
+            logits = self.program.predict(self._params, self.program.jit.put({"image": padded}))
+            rows.append(np.asarray(logits)[: len(part)])
+        return np.concatenate(rows)

@@ -1,0 +1,40 @@
+"""The transfer protocol on embedded data: what does pretraining on rendered glyphs buy on handwritten digits?
+
+Pretrain once, then for 50, 100, 300 and all 1,437 labelled digits: tune the learning rate on a development split,
+retrain with three seeds, test on 360 digits; the same from scratch, with a grid of its own and twice the steps; and a
+linear probe on frozen features. (The ViT paper's procedure, 2010.11929 section 4.1, in small.)
+
+Hardware  2 CPU cores, about 6 minutes
+Command   ./launch/local.sh protocol --config experiments/digits/protocol.py --workdir runs/digits
+Expected  UNVERIFIED
+"""
+
+import pathlib
+
+import ml_collections
+
+from transformer_jax import config as configs
+
+HERE = pathlib.Path(__file__).parent
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Pretraining and four targets."""
+    finetune = HERE / "finetune.py"
+    config = ml_collections.ConfigDict()
+    config.name = "Glyphs to digits"
+    config.seeds = 3
+    config.pretrain = configs.load(str(HERE / "pretrain.py"))
+    config.targets = {}
+    for target, (train, dev) in configs.module(finetune).SPLITS.items():
+        config.targets[target] = dict(
+            train=train,
+            dev=dev,
+            final=f"{train}+{dev}",
+            test="test",
+            finetune=configs.load(f"{finetune}:{target},finetune"),
+            finetune_grid=(3e-4, 1e-3, 3e-3),
+            scratch=configs.load(f"{finetune}:{target},scratch"),
+            scratch_grid=(3e-4, 1e-3, 3e-3),
+        )
+    return config
