@@ -93,16 +93,14 @@ def test_the_batch_is_the_same_on_any_number_of_processes():
 
 def test_one_to_four_processes_and_batch_8_to_16_in_mid_epoch_keep_every_example_once():
     source = fakes.source(100)
-    before = _joined(_take(_train(source, "resize(8)", batch_size=8), 5))["_id"]
-    after = [
-        _joined(_take(_train(source, "resize(8)", batch_size=16, process_index=i, process_count=4), 10, start=40))[
-            "_id"
-        ]
-        for i in range(4)
-    ]
+
+    def ids(count, start=0, **options):
+        return _joined(_take(_train(source, "resize(8)", **options), count, start))["_id"]
+
+    before = ids(5, batch_size=8)
+    after = [ids(10, 40, batch_size=16, process_index=i, process_count=4) for i in range(4)]
     stream = [*before, *np.stack(after, 1).ravel()]
-    reference = _joined(_take(_train(source, "resize(8)", batch_size=20), 10))["_id"]
-    assert stream == reference.tolist()
+    assert stream == ids(10, batch_size=20).tolist()
     for epoch in (stream[:100], stream[100:]):
         assert collections.Counter(epoch) == collections.Counter(source[i]["id"] for i in range(100))
 

@@ -84,3 +84,9 @@ def test_labels_are_read_one_by_one_where_the_source_knows_no_better():
             return {"label": index * 2}
 
     assert np.array_equal(views.labels(Bare()), [0, 2, 4])
+
+
+def test_the_listing_names_every_kind():
+    lines = sources.listing().splitlines()
+    assert [line.split()[0] for line in lines] == ["digits", "glyphs", "fake", "tfds:NAME", "folder:PATH"]
+    assert all(len(line.split()) > 3 for line in lines)

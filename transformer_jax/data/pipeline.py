@@ -9,6 +9,7 @@ import contextlib
 import functools
 import math
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -236,20 +237,23 @@ class Stream:
             dataset = dataset.mp_prefetch(each)
         self._per_batch = per_batch
         self._finish = finish
+        self._copy = workers > 0
         self._chunks = iter(dataset)
+        # At the latest when the program ends, while there still is an interpreter to end threads and processes in.
+        self._end = weakref.finalize(self, self._chunks.close)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
         chunks = [next(self._chunks) for _ in range(self._per_batch)]
-        if len(chunks) == 1:
+        if len(chunks) == 1 and not self._copy:
             return self._finish(chunks[0])
         return self._finish({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
 
     def close(self) -> None:
         """Stops reading ahead: threads end after the chunk they are at, worker processes now."""
-        self._chunks.close()
+        self._end()
 
 
 def _mark_flags_parsed() -> None:

@@ -88,6 +88,16 @@ def missing(specs: Iterable[str | Mapping[str, Any]]) -> list[str]:
     return list(problems)
 
 
+def listing() -> str:
+    """One line a kind of source: its name and what it is."""
+    lines = []
+    for name, opener in _table().items():
+        documentation = importlib.import_module(opener.partition(":")[0]).__doc__ or ""
+        form = {"tfds": "tfds:NAME", "folder": "folder:PATH"}.get(name, name)
+        lines.append(f"{form:12} {documentation.strip().splitlines()[0]}")
+    return "\n".join(lines)
+
+
 def _table() -> dict[str, str]:
     return {**EMBEDDED, **KINDS}
 

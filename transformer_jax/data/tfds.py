@@ -1,0 +1,160 @@
+"""TFDS data sets on disk: `tfds:NAME`, `tfds:NAME/CONFIG`, `tfds:NAME:VERSION`. TensorFlow is never imported.
+
+A prepared data set is read from its directory alone, without its builder's code and without the network; images stay
+encoded. The files are array_record, the one format of TFDS with random access that needs no TensorFlow.
+"""
+
+import fnmatch
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from transformer_jax import paths, types
+from transformer_jax.data import decoding
+
+_OURS = ("digits", "glyphs")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_PREPARE = 'pip install "transformer-jax[prepare]"'
+
+
+def open(
+    name: str,
+    split: str = "train",
+    *,
+    data_dir: str | None = None,
+    image_key: str = "image",
+    label_key: str = "label",
+    num_classes: int | None = None,
+) -> "TfdsSource":
+    """One base split of a prepared data set. `num_classes` is needed where the label is a bare integer."""
+    import tensorflow_datasets as tfds
+
+    problem = missing(name, (), data_dir=data_dir)
+    if problem:
+        raise types.InputError(problem)
+    directory = _directory(name, data_dir)
+    assert directory is not None
+    builder = tfds.builder_from_directory(str(directory))
+    if split not in builder.info.splits:
+        raise types.InputError(f"tfds:{name} has the splits {', '.join(builder.info.splits)}. Not: {split!r}.")
+    return TfdsSource(builder, name, split, image_key, label_key, num_classes)
+
+
+def missing(name: str, bases: Sequence[str], *, data_dir: str | None = None) -> str | None:
+    """What to do when the data set is not prepared, or not in a format that can be read without TensorFlow."""
+    root = _root(data_dir)
+    directory = _directory(name, data_dir)
+    if directory is None:
+        base = name.split(":")[0]
+        if base.split("/")[0] in _OURS:
+            command = f"transformer-jax data prepare {base.split('/')[0]} --data-dir {root}"
+        else:
+            command = f"{_PREPARE} && tfds build {name} --file_format=array_record --data_dir={root}"
+        return f"tfds:{name} is not prepared under {root}. Prepare it: {command}"
+    if not any(".array_record" in entry.name for entry in directory.iterdir()):
+        return (
+            f"tfds:{name} at {directory} holds no array_record files, which are read without TensorFlow. Convert it:"
+            f" {_PREPARE} && tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record"
+        )
+    return None
+
+
+class TfdsSource:
+    """Records of one split; the image as its encoded bytes, nothing but image and label decoded."""
+
+    in_memory = False
+
+    def __init__(self, builder: Any, name: str, split: str, image_key: str, label_key: str, num_classes: int | None):
+        import tensorflow_datasets as tfds
+
+        features = builder.info.features
+        for key in (image_key, label_key):
+            if key not in features:
+                raise types.InputError(
+                    f"tfds:{name} has no feature {key!r}.{paths.did_you_mean(key, features)} It has:"
+                    f" {', '.join(features)}. Set image_key and label_key."
+                )
+        label = features[label_key]
+        self.num_classes = num_classes or getattr(label, "num_classes", None)
+        if self.num_classes is None:
+            raise types.InputError(f"The label {label_key!r} of tfds:{name} is no ClassLabel. Set num_classes.")
+        self.class_names = tuple(getattr(label, "names", None) or map(str, range(self.num_classes)))
+        self.name = f"tfds:{name} {split}"
+        self._keys = image_key, label_key
+        self._named = "file_name" in features and features["file_name"].np_dtype == np.object_
+        wanted = [image_key, label_key, *(["file_name"] if self._named else [])]
+        self._features: Any = tfds.features.FeaturesDict({key: features[key] for key in wanted})
+        self._label: Any = tfds.features.FeaturesDict({label_key: label})
+        self._decoders = {image_key: tfds.decode.SkipDecoding()}
+        raw = tfds.core.decode.DeserializeMethod.RAW_BYTES
+        self._records = builder.as_data_source(split=split, deserialize_method=raw)
+        self.fingerprint = f"tfds:{builder.info.full_name}:{split}:{len(self._records)}:{image_key}:{label_key}"
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        try:
+            records = self._records.__getitems__([int(index) for index in indices])
+            parsed = [self._features.deserialize_example_np(record, decoders=self._decoders) for record in records]
+        except Exception as error:
+            raise decoding.BadImage(f"record {min(indices)} of {self.name}: {error}") from error
+        return [self._example(index, example) for index, example in zip(indices, parsed, strict=True)]
+
+    def _example(self, index: int, example: dict[str, Any]) -> dict[str, Any]:
+        image_key, label_key = self._keys
+        file = f" ({example['file_name'].decode()})" if self._named else ""
+        return {
+            "image": example[image_key],
+            "label": int(example[label_key]),
+            "id": f"{self.name}[{index}]{file}",
+        }
+
+    def labels(self) -> Int64[np.ndarray, " batch"]:
+        key = self._keys[1]
+        found = []
+        for start in range(0, len(self), 1024):
+            records = self._records.__getitems__(list(range(start, min(start + 1024, len(self)))))
+            found += [int(self._label.deserialize_example_np(record)[key]) for record in records]
+        return np.array(found, np.int64)
+
+
+def _root(data_dir: str | None) -> Path:
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _directory(name: str, data_dir: str | None) -> Path | None:
+    """The newest version on disk that fits `NAME[/CONFIG][:VERSION]`; None when there is none."""
+    base, _, version = name.partition(":")
+    folder = _root(data_dir) / base
+    found = _versions(folder, version or "*")
+    if not found and "/" not in base and folder.is_dir():
+        configs = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and _versions(entry, version or "*")]
+        if len(configs) > 1:
+            raise types.InputError(
+                f"tfds:{name} is prepared in several configurations: {', '.join(entry.name for entry in configs)}."
+                f" Name one: tfds:{base}/{configs[0].name}."
+            )
+        found = _versions(configs[0], version or "*") if configs else []
+    return found[-1] if found else None
+
+
+def _versions(folder: Path, pattern: str) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [
+        entry
+        for entry in folder.iterdir()
+        if _VERSION.fullmatch(entry.name)
+        and fnmatch.fnmatchcase(entry.name, pattern)
+        and (entry / "dataset_info.json").is_file()
+    ]
+    return sorted(found, key=lambda entry: [int(number) for number in entry.name.split(".")])
