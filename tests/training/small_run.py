@@ -74,10 +74,17 @@ def abstract(state: states.TrainState) -> states.TrainState:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
 
-def train_step(**options: Any) -> steps.Step:
-    loss = options.pop("loss", loss_fn)
+@functools.cache
+def train_step(loss: Any = loss_fn, **options: Any) -> steps.Step:
+    """Compiled once for all runs, as in a stage of the protocol."""
     made = steps.make_train_step(loss, optimizer(), average_decay=0.9, **options)
     return jax.jit(compilation.traced_once(made, "the training step"), donate_argnums=0)
+
+
+def numbers(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what a clock measured."""
+    lines = reporting.read(workdir / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k != "wall" and not k.startswith("time/")} for line in lines]
 
 
 class Mean:
@@ -97,6 +104,7 @@ def run(
     total_steps: int,
     *,
     step: Any = None,
+    nonfinite: str = "stop",
     feed: Any = batches,
     stop: preemption.Stop | None = None,
     save_every: int | None = 4,
@@ -117,7 +125,7 @@ def run(
     try:
         return loop.fit(
             begun.state,
-            step or train_step(),
+            step or train_step(nonfinite=nonfinite),
             feed,
             clock=begun.clock,
             total_steps=total_steps,

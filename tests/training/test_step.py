@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training import small_run
 from transformer_jax import types
 from transformer_jax.training import state as states
 from transformer_jax.training import step as steps
+
+from . import small_run
 
 
 def no_dropout(params, batch, key):

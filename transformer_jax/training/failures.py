@@ -29,7 +29,7 @@ class Diverged(RuntimeError):
     """A loss, gradient or update was not finite, and the run was not told to skip such batches."""
 
 
-def diverged(record: BatchRecord, metrics: Mapping[str, float], directory: str | os.PathLike[str] | None) -> Diverged:
+def diverged(record: BatchRecord, metrics: Mapping[str, Any], directory: str | os.PathLike[str] | None) -> Diverged:
     """The error for a step that was not finite, with a report of it in `directory`/diverged.json."""
     where = ""
     if directory is not None:

@@ -18,7 +18,7 @@ METRICS = "metrics.jsonl"
 class Writer(Protocol):
     """Takes numbers and messages."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+    def write(self, step: int, values: Mapping[str, Any]) -> None: ...
 
     def text(self, message: str) -> None: ...
 
@@ -31,7 +31,7 @@ class Writers:
     def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers = list(writers)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         plain = {name: number(value) for name, value in values.items()}
         for writer in self._writers:
             writer.write(step, plain)
@@ -57,7 +57,7 @@ class JsonLines:
         truncate(self._path, keep_until)
         self._file = open(self._path, "a")
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         # NaN is no JSON: a number that is none is null.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, "wall": round(time.time(), 3), **finite}) + "\n")
@@ -76,7 +76,7 @@ class Console:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         self.text(f"step {step}  " + "  ".join(f"{name} {value}" for name, value in values.items()))
 
     def text(self, message: str) -> None:
@@ -93,7 +93,7 @@ class TensorBoard:
         self._directory, self._keep_until = os.fspath(directory), keep_until
         self._events: Any = None
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         if self._events is None:
             import tensorboardX
 
@@ -129,7 +129,7 @@ class Bar:
     def advance(self, step: int) -> None:
         self._progress.update(self._task, completed=step)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         if not any(name.startswith("train/") for name in values):
             self.text(f"step {step}  " + "  ".join(f"{name} {value}" for name, value in values.items()))
             return

@@ -48,7 +48,7 @@ def make_train_step(
         (loss, metrics), grads = gradients(state.params, batch, key)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params, learning_rate=learning_rate)
 
-        norms = {"grad_norm": optax.global_norm(grads), "update_norm": optax.global_norm(updates)}
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         good = jnp.isfinite(loss) & jnp.isfinite(norms["grad_norm"]) & jnp.isfinite(norms["update_norm"])
 
         params = optax.apply_updates(state.params, updates)
