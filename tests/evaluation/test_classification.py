@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import scipy.special
 
-from evaluation import fakes
 from transformer_jax import types
 from transformer_jax.evaluation import classification
+
+from . import fakes
 
 N, CLASSES = 101, 7
 
@@ -98,8 +99,29 @@ def test_no_examples_are_an_error():
 def test_a_pipeline_that_drops_examples_is_caught():
     evaluator = _evaluator(8)
     evaluator.pipeline = _Lossy(*_data(), 8)
-    with pytest.raises(RuntimeError, match="val counted 96 of 101 examples"):
+    with pytest.raises(RuntimeError, match="val counted 96 of 101 examples, 0 skipped"):
         evaluator(fakes.FACTOR)
+
+
+@pytest.mark.parametrize(("skipped", "found"), [(1, 1), (N, 0)])
+def test_skipped_images_are_not_examples(skipped, found):
+    evaluator = _evaluator(8)
+    evaluator.pipeline = split = _Skipping(*_data(), 8)
+    split.skipped = skipped
+    if not found:
+        with pytest.raises(types.InputError, match="all 101 of 'val' are bad images"):
+            evaluator(fakes.FACTOR)
+    else:
+        assert evaluator(fakes.FACTOR)["examples"] == N - skipped
+
+
+class _Skipping(fakes.Split):
+    def __iter__(self):
+        rows = 0
+        for batch in super().__iter__():
+            bad = np.arange(rows, rows + 8) < self.skipped
+            rows += 8
+            yield {**batch, "mask": batch["mask"] & ~bad}
 
 
 class _Lossy(fakes.Split):

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from evaluation import fakes
 from transformer_jax.evaluation import features
+
+from . import fakes
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(8, 1), (16, 8), (32, 2), (104, 8)])

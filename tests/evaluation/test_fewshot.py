@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from evaluation import fakes
 from transformer_jax import types
 from transformer_jax.evaluation import features, fewshot, ridge
+
+from . import fakes
 
 L2 = (1.0, 2.0**10, 2.0**20)
 

@@ -14,9 +14,9 @@ from unittest import mock
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parents[1]))
 
-from transfer import fakes  # noqa: E402
+from tests.transfer import fakes  # noqa: E402
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from transfer import fakes
 from transformer_jax import paths
 from transformer_jax.models import functional, vit
 from transformer_jax.transfer import architecture, name_maps
+
+from . import fakes
 
 
 def _abstract(**config):

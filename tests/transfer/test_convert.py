@@ -7,9 +7,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from transfer import fakes
 from transformer_jax import types
 from transformer_jax.transfer import convert, formats, name_maps, surgery
+
+from . import fakes
 
 
 def _model(**kwargs):

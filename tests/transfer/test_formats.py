@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from transfer import fakes
 from transformer_jax import types
 from transformer_jax.transfer import formats
+
+from . import fakes
 
 ARRAYS = {
     "blocks/0/norm1/scale": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from transfer import fakes
 from transformer_jax import paths, types
 from transformer_jax.models import functional
 from transformer_jax.transfer import name_maps
+
+from . import fakes
 
 
 @pytest.mark.parametrize("pre_logits", [True, False], ids=["2020", "augreg"])

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from transfer import fakes
 from transformer_jax import paths
 from transformer_jax.models import functional
 from transformer_jax.transfer import convert, formats, name_maps, surgery
+
+from . import fakes
 
 GOLDEN = Path(__file__).parents[1] / "golden"  # made by make_vit_logits.py
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from transformer_jax import types
 from transformer_jax.evaluation import outputs
 from transformer_jax.metrics import classification, losses
 
@@ -58,10 +59,19 @@ class Classification:
             return {}
         sums = jax.device_get(totals)
         count = int(sums["count"])
-        if count != self.pipeline.num_examples:
-            raise RuntimeError(f"{self.name} counted {count} of {self.pipeline.num_examples} examples.")
+        self._require(count)
         hits = {name: int(sums[name]) / count for name in ("top1", "top5") if name in sums}
         return {**hits, "loss": _exact(sums["loss"], int(sums["bad"])) / count, "examples": float(count)}
+
+    def _require(self, count: int) -> None:
+        """Raises unless every example was counted, but for bad images the pipeline was told to skip."""
+        skipped = getattr(self.pipeline, "skipped", 0)
+        examples = self.pipeline.num_examples
+        # What other processes skipped is not known here.
+        if count + skipped > examples or (count + skipped < examples and jax.process_count() == 1):
+            raise RuntimeError(f"{self.name} counted {count} of {examples} examples, {skipped} skipped.")
+        if count == 0:
+            raise types.InputError(f"An evaluator needs examples: all {examples} of {self.name!r} are bad images.")
 
     def predictions(self, params: Any) -> Predictions:
         """What is predicted for every example, instead of how often it is right."""
