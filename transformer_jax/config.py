@@ -151,10 +151,11 @@ def override(config: ml_collections.ConfigDict, schema: Mapping[str, Field], ass
     """
     for where, text in assignments.items():
         *parents, last = where.split(".")
-        owner = next((o for i in range(1, len(parents) + 1) if (o := ".".join(parents[:i])) in schema), None)
+        holders = [".".join(parents[:i]) for i in range(1, len(parents) + 1)]
+        free = [h for h in holders if h in schema and not any(key.startswith(f"{h}.") for key in schema)]
         if where in schema:
             annotation = schema[where].annotation
-        elif owner is not None and accepts({}, schema[owner].annotation):
+        elif free and accepts({}, schema[free[0]].annotation):
             annotation = _type_of(config, where)
         else:
             raise types.InputError(f"--config.{where}: there is no such setting.{paths.did_you_mean(where, schema)}")

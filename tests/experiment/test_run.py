@@ -1,0 +1,149 @@
+"""One small experiment through its whole life."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.experiment import small
+from transformer_jax import experiment, types
+from transformer_jax.training import checkpoint
+
+
+def state_of(folder):
+    leaves, meta = checkpoint.load_leaves(folder)
+    return leaves, meta
+
+
+def metrics_of(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "wall" and not k.startswith("time/")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Six undisturbed steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, experiment.train(small.tiny(), folder)
+
+
+def test_a_run_directory_holds_what_the_design_says(finished):
+    folder, metrics = finished
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "run.json", "metrics.jsonl", "checkpoints", "report.html", "tensorboard"} <= names
+    assert json.loads((folder / "config.json").read_text())["model"]["num_classes"] == 10
+    assert metrics["val/examples"] == 180.0 and np.isfinite(metrics["train/loss"])
+    assert [line["step"] for line in metrics_of(folder) if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_three_steps_and_three_more_equal_six_bit_for_bit(finished, tmp_path):
+    folder, _ = finished
+    experiment.train(small.tiny(**{"train.total": "3"}), tmp_path, quiet=True)
+    allowed = small.tiny(**{"resume_allow": "('train.total',)"})
+    # The schedule of the first part is that of a run of three: what must be equal is a run stopped in the middle.
+    with pytest.raises(types.InputError, match="train.total"):
+        experiment.train(small.tiny(), tmp_path, quiet=True)
+    experiment.train(allowed, tmp_path, quiet=True)
+    _, meta = state_of(tmp_path)
+    assert meta["step"] == 6 and meta["examples"] == 96
+
+
+def test_a_continued_run_reads_on_where_it_stopped_with_another_batch_size(finished, tmp_path):
+    experiment.train(small.tiny(**{"train.total": "3"}), tmp_path, quiet=True)
+    changed = small.tiny(
+        **{"data.batch_size": "32", "train.total": "4", "resume_allow": "('data.batch_size', 'train.total')"}
+    )
+    experiment.train(changed, tmp_path, quiet=True)
+    assert state_of(tmp_path)[1]["examples"] == 3 * 16 + 32
+
+
+def test_resume_required_fails_in_an_empty_directory(tmp_path):
+    with pytest.raises(types.InputError, match="resume='required' needs a checkpoint"):
+        experiment.train(small.tiny(resume="required"), tmp_path, quiet=True)
+
+
+def test_init_from_starts_at_step_0_with_a_resized_position_embedding(finished, tmp_path, capsys):
+    folder, _ = finished
+    larger = small.tiny(
+        **{
+            "init_from.path": str(folder),
+            "model.image_size": "16",
+            "data.preprocess": "resize(16) | value_range(-1, 1)",
+            "evals.val.preprocess": "resize(16) | value_range(-1, 1)",
+            "train.total": "1",
+            "schedule.base": "0.0",
+            "schedule.warmup": "0",
+        }
+    )
+    experiment.train(larger, tmp_path)
+    said = capsys.readouterr().out
+    assert "position: 1 + 2 x 2 -> 1 + 4 x 4 tokens" in said
+    before, after = checkpoint.load_params(folder, average=True)[0], checkpoint.load_params(tmp_path)[0]
+    np.testing.assert_array_equal(after["blocks/1/mlp/up/kernel"], before["blocks/1/mlp/up/kernel"])
+    assert after["position"].shape == (17, 16)
+
+
+def test_evaluate_gives_the_number_that_training_reported(finished):
+    folder, metrics = finished
+    scores = experiment.evaluate(small.tiny(), str(folder))
+    assert scores["val/top1"] == metrics["val/top1"]
+    assert scores["val/loss"] == pytest.approx(metrics["val/loss"], rel=1e-6)
+
+
+def test_everything_that_is_missing_is_listed_at_once(tmp_path):
+    lost = small.tiny(
+        **{
+            "data.source": "tfds:no_such_set",
+            "evals.val.source": f"folder:{tmp_path}/none",
+            "init_from.path": str(tmp_path / "weights.npz"),
+        }
+    )
+    with pytest.raises(types.InputError) as error:
+        experiment.train(lost, tmp_path / "run", quiet=True)
+    assert all(
+        word in str(error.value) for word in ("no_such_set", f"{tmp_path}/none", "weights.npz", "1.", "2.", "3.")
+    )
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.num_classes": "7"}, "config.model.num_classes=7, the data has 10"),
+        ({"model.image_size": "16"}, r"makes \(height, width, channels\) \(8, 8, 1\), the model takes \(16, 16, 1\)"),
+        ({"data.batch_size": "12"}, "12 examples over 8"),
+        ({"schedule.warmup": "7"}, "Warm-up and cooldown must fit into the run"),
+        ({"data.preprocess": "flip_rl"}, "'flip_rl' is not a preprocessing op. Did you mean 'flip_lr'"),
+        ({"optim.freeze": "('blcks/.*',)"}, "'blcks/.*' matches none"),
+    ],
+)
+def test_a_configuration_that_cannot_run_stops_before_anything_is_compiled(changes, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("compiled"))
+    with pytest.raises(types.InputError, match=message):
+        experiment.train(small.tiny(**changes), tmp_path, quiet=True)
+
+
+def test_a_rehearsal_steps_once_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = experiment.rehearse(small.tiny())
+    assert "one step on fake data: loss 2.3" in said
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["cache"])
+
+
+def test_runs_that_differ_in_data_rate_seed_and_length_share_one_program(tmp_path, shared):
+    first = experiment.prepare(small.tiny(), shared).program
+    other = small.tiny(**{"schedule.base": "0.1", "seed": "7", "train.total": "9", "data.split": "validation"})
+    assert experiment.prepare(other, shared).program is first
+    assert experiment.prepare(small.tiny(**{"model.depth": "1"}), shared).program is not first
+
+
+def test_the_step_and_the_evaluation_are_traced_once_over_two_epochs(tmp_path, shared):
+    """180 examples in batches of 16 do not divide; neither do they in evaluation batches of 64."""
+    settings = small.tiny(
+        **{"data.split": "validation", "train.total": "2 epochs", "evals.val.every": "5", "schedule.base": "0.001"}
+    )
+    experiment.train(settings, tmp_path, shared=shared, quiet=True, save=False)
+    program = shared.program(experiment.prepare(settings, shared).settings, (-1, 1))
+    assert len(program.step.__wrapped__.__wrapped__.signatures) == 1
+    assert len(program.predict.__wrapped__.__wrapped__.signatures) == 1
