@@ -41,7 +41,6 @@ def test_patches_come_in_reading_order():
 
 @pytest.mark.parametrize("size", [(225, 224), (224, 230), (8, 224)])
 def test_a_patch_that_does_not_divide_the_image_is_refused_with_a_remedy(size):
-    with pytest.raises(
-        types.InputError, match=rf"image {size[0]}x{size[1]}, patch 16x16. Resize the images to \d+x224"
-    ):
+    rule = rf"image {size[0]}x{size[1]}, patch 16x16. Resize the images to \d+x224"
+    with pytest.raises(types.InputError, match=rule):
         embeddings.grid(size, (16, 16))

@@ -63,10 +63,8 @@ def test_attention_and_its_gradients_are_those_of_jax(kv_heads):
     def theirs(*arrays):
         return jnp.sum(jnp.sin(jax.nn.dot_product_attention(*arrays, mask=mask)))
 
-    for mine, other in zip(
-        jax.value_and_grad(ours, (0, 1, 2))(*arrays), jax.value_and_grad(theirs, (0, 1, 2))(*arrays), strict=True
-    ):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), mine, other)
+    mine, other = (jax.jit(jax.value_and_grad(f, (0, 1, 2)))(*arrays) for f in (ours, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), mine, other)
 
 
 def test_heads_do_not_see_each_other():

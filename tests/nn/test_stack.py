@@ -11,8 +11,8 @@ from flax import nnx
 from transformer_jax import types
 from transformer_jax.nn import attention, blocks, masks, mlp, norms, stack
 
-HOW = [{"scan": scan, "remat": remat} for scan in (True, False) for remat in (None, *stack.REMAT)]
-DEPTH = 3
+WAYS = ((False, None), (False, "full"), (True, "dots"), (True, "dots_no_batch"))  # scan, remat
+DEPTH = 2
 
 
 def tokens():
@@ -29,25 +29,27 @@ def block(rngs, dropout=0.0):
     return blocks.PreNorm(mixer, feed, norm=functools.partial(norms.LayerNorm, 8), rngs=rngs)
 
 
-def value_and_gradient(dropout, **how):
+@functools.cache
+def value_and_gradient(scan, remat, dropout=0.3):
     graph, params, rest = nnx.split(make(dropout), nnx.Param, ...)
 
     def loss(params, x):
         module = nnx.merge(graph, params, rest, copy=True)
-        y = stack.run(module, x, stochastic_depth=dropout, mask=masks.causal(5), **how)
+        y = stack.run(module, x, stochastic_depth=dropout, mask=masks.causal(5), scan=scan, remat=remat)
         return jnp.sum(jnp.sin(y)), y
 
     grads, y = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, tokens())
     return y, grads
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_every_way_to_run_gives_the_same_outputs_and_gradients(dropout):
-    expected = value_and_gradient(dropout, **HOW[0])
-    for how in HOW[1:]:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), value_and_gradient(dropout, **how), expected
-        )
+@pytest.mark.parametrize(("scan", "remat"), WAYS)
+def test_every_way_to_run_gives_the_same_outputs_and_gradients_dropout_included(scan, remat):
+    plain, got = value_and_gradient(True, None), value_and_gradient(scan, remat)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, plain)
+
+
+def test_every_policy_is_among_the_ways():
+    assert set(stack.REMAT) < {remat for _, remat in WAYS}
 
 
 def test_a_stack_is_its_blocks_in_order():
@@ -56,7 +58,7 @@ def test_a_stack_is_its_blocks_in_order():
     y = x
     for i in range(DEPTH):
         y = nnx.merge(graph, *jax.tree.map(lambda leaf, i=i: leaf[i], (params, rest)), copy=True)(y)
-    np.testing.assert_allclose(stack.run(module, x), y, atol=1e-6)
+    np.testing.assert_allclose(stack.run(module, x), y, atol=1e-5)
 
 
 def test_layers_start_differently_and_carry_their_axis():
