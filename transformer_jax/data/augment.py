@@ -35,10 +35,10 @@ class RandomAffine(ImageOp):
     `translate` and `scale` are fractions of the image, `degrees` and `shear` angles: `scale=0.1` means 0.9 to 1.1.
     """
 
-    degrees: int | float = 10.0
-    translate: int | float = 0.1
-    scale: int | float = 0.1
-    shear: int | float = 0.0
+    degrees: float = 10.0
+    translate: float = 0.1
+    scale: float = 0.1
+    shear: float = 0.0
     fill: int = 0
     random: ClassVar[bool] = True
 
@@ -65,8 +65,8 @@ class RandomAffine(ImageOp):
 class Jitter(ImageOp):
     """Brightness and contrast changed by up to these fractions, each drawn uniformly."""
 
-    brightness: int | float = 0.2
-    contrast: int | float = 0.2
+    brightness: float = 0.2
+    contrast: float = 0.2
     random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

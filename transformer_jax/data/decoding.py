@@ -51,6 +51,7 @@ def decode(
     """The pixels of an encoded image, or `BadImage`. `reduce` and `rows` apply where `header` knows the file."""
     known = header(data)
     if known is not None:
+        reduce = reduce if min(known.height, known.width) >= reduce else 1
         cut = rows is not None and reduce == 1 and known.height_at > 0 and known.orientation == 1
         body = _cut(data, known, rows) if cut and rows is not None else data
         fast = None if decoder == "pillow" else _simplejpeg(required=decoder == "simplejpeg")

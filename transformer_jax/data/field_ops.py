@@ -14,8 +14,8 @@ from transformer_jax.data.operation import Example, Generators, Op
 class ValueRange(Op):
     """uint8 pixels as float32 in `low .. high`. As the last op on the image it is the device's; pixels stay uint8."""
 
-    low: int | float = -1.0
-    high: int | float = 1.0
+    low: float = -1.0
+    high: float = 1.0
     key: str = dataclasses.field(default="image", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class Copy(Op):
         return {**example, self.target: _field(self, example, self.source)}
 
 
-def scale(image: np.ndarray, low: int | float, high: int | float) -> Float32[np.ndarray, "*shape"]:
+def scale(image: np.ndarray, low: float, high: float) -> Float32[np.ndarray, "*shape"]:
     """`low + image / 255 * (high - low)` in float32."""
     return image.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
 

@@ -122,10 +122,10 @@ class InceptionCrop(ImageOp):
     """
 
     size: int | tuple[int, int]
-    area_min: int | float = 5
-    area_max: int | float = 100
-    aspect_min: int | float = 3 / 4
-    aspect_max: int | float = 4 / 3
+    area_min: float = 5
+    area_max: float = 100
+    aspect_min: float = 3 / 4
+    aspect_max: float = 4 / 3
     method: str = "bilinear"
     random: ClassVar[bool] = True
 
@@ -241,6 +241,4 @@ def _check_method(op: ImageOp, method: str) -> None:
 def _check_fits(op: ImageOp, images: PixelBatch, height: int, width: int) -> None:
     have = images.shape[1:3]
     if have[0] < height or have[1] < width:
-        raise types.InputError(
-            f"{op} needs an image at least that large; this one is {have[0]}x{have[1]}. Resize it first."
-        )
+        raise types.InputError(f"{op} needs a larger image than {have[0]}x{have[1]}. Resize it first.")

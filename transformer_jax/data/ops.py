@@ -41,7 +41,7 @@ def parse(text: str | Sequence[operation.Op]) -> list[operation.Op]:
     if not text.strip():
         return []
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(" ".join(text.split("\n")).strip(), mode="eval").body
     except SyntaxError as error:
         raise types.InputError(
             f'Preprocessing is written "decode | resize(32) | flip_lr". Cannot read {text!r}: {error.msg}'
@@ -118,6 +118,8 @@ def _accepts(value: Any, hint: Any) -> bool:
             return isinstance(value, tuple) and all(_accepts(part, arguments[0]) for part in value)
         fits = isinstance(value, tuple) and len(value) == len(arguments)
         return fits and all(_accepts(part, kind) for part, kind in zip(value, arguments, strict=True))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 

@@ -1,0 +1,102 @@
+"""Resizing means one thing whatever is installed."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from transformer_jax.data import resampling
+
+from . import fakes
+
+SIZES = [
+    ((8, 8), (24, 24)),
+    ((37, 53), (20, 31)),
+    ((5, 7), (5, 14)),
+    ((1, 1), (3, 2)),
+    ((40, 30), (1, 1)),
+    ((9, 4), (8, 9)),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_bilinear_is_the_same_with_and_without_opencv(old, new, channels, monkeypatch):
+    pytest.importorskip("cv2")
+    image = np.random.default_rng(0).integers(0, 256, (*old, channels), np.uint8)
+    fast = resampling.resize(image[:, ::-1], *new)
+    monkeypatch.setattr(resampling, "opencv", lambda: None)
+    assert np.array_equal(fast, resampling.resize(image[:, ::-1], *new))
+
+
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_bilinear_interpolates_between_half_pixel_centres(old, new):
+    image = np.random.default_rng(1).integers(0, 256, (*old, 3), np.uint8)
+    rows, columns = ((np.arange(n) + 0.5) * (m / n) - 0.5 for n, m in zip(new, old, strict=True))
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    exact = np.stack(
+        [scipy.ndimage.map_coordinates(image[..., c].astype(float), grid, order=1, mode="nearest") for c in range(3)],
+        -1,
+    )
+    assert np.abs(resampling.resize(image, *new) - exact).max() < 1.6
+
+
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_area_is_the_mean_over_the_new_pixel(old, new):
+    image = np.random.default_rng(2).integers(0, 256, (*old, 3), np.uint8)
+    fine = image.repeat(new[0], 0).repeat(new[1], 1).astype(float)
+    exact = fine.reshape(new[0], old[0], new[1], old[1], 3).mean((1, 3))
+    assert np.abs(resampling.resize(image, *new, "area") - exact).max() < 0.501
+
+
+def test_nearest_takes_the_pixel_under_the_centre():
+    image = np.arange(4, dtype=np.uint8).reshape(1, 4, 1)
+    assert resampling.resize(image, 2, 8, "nearest")[1, :, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert resampling.resize(image, 1, 2, "nearest")[0, :, 0].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("method", resampling.METHODS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_method_keeps_a_flat_image_flat(method, channels):
+    image = np.full((13, 21, channels), 77, np.uint8)
+    for size in ((5, 8), (26, 50)):
+        resized = resampling.resize(image, *size, method)
+        assert resized.shape == (*size, channels) and resized.dtype == np.uint8 and np.all(resized == 77)
+
+
+@pytest.mark.parametrize("method", ["area", "triangle", "bicubic", "lanczos"])
+def test_the_antialiased_methods_agree_on_a_smooth_picture(method):
+    picture = fakes.picture(120, 160)
+    assert (
+        np.abs(
+            resampling.resize(picture, 30, 40, method).astype(int) - resampling.resize(picture, 30, 40, "area")
+        ).max()
+        < 12
+    )
+
+
+def test_a_warp_by_the_identity_changes_nothing_and_by_whole_pixels_shifts():
+    images = np.stack([fakes.picture(9, 12, 2, seed=i) for i in range(3)])
+    identity = np.tile(np.eye(2, 3), (3, 1, 1))
+    assert np.array_equal(resampling.warp(images, identity), images)
+    shifted = identity + np.array([[0, 0, 2], [0, 0, -1]])
+    moved = resampling.warp(images, shifted, fill=9)
+    assert np.array_equal(moved[:, 1:, :-2], images[:, :-1, 2:])
+    assert np.all(moved[:, 0] == 9) and np.all(moved[:, :, -2:] == 9)
+
+
+def test_a_warp_equals_scipys_and_does_not_depend_on_the_batch():
+    images = np.stack([fakes.picture(24, 20, 1, seed=i) for i in range(70)])
+    angles = np.linspace(-0.5, 0.5, 70)
+    inverse = np.zeros((70, 2, 3))
+    inverse[:, 0, 0], inverse[:, 0, 1] = 1.1 * np.cos(angles), -np.sin(angles)
+    inverse[:, 1, 0], inverse[:, 1, 1], inverse[:, 1, 2] = np.sin(angles), np.cos(angles), 1.3
+    warped = resampling.warp(images, inverse)
+    assert np.array_equal(
+        np.concatenate([resampling.warp(i[None], m[None]) for i, m in zip(images, inverse, strict=True)]), warped
+    )
+    y, x = np.mgrid[:24, :20]
+    for image, matrix, got in zip(images[::23], inverse[::23], warped[::23], strict=True):
+        at = np.einsum("ij,jhw->ihw", matrix, np.stack([x - 9.5, y - 11.5, np.ones_like(x)]))
+        padded = np.pad(image[..., 0].astype(float), 30)
+        exact = scipy.ndimage.map_coordinates(padded, [at[1] + 11.5 + 30, at[0] + 9.5 + 30], order=1)
+        assert np.abs(got[..., 0] - exact).max() < 0.6
