@@ -175,7 +175,9 @@ def _svg(figure: Any, salt: str) -> str:
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": f"{salt}{next(_salts)}", "font.family": "sans-serif"}
     ):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
 

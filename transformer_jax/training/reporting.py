@@ -7,7 +7,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class JsonLines:
 class Console:
     """Plain lines, for a log file or a pipe."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: Any = None) -> None:
         self._stream = stream or sys.stdout
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ class TensorBoard:
 class Bar:
     """A progress bar on a terminal, with loss, images a second, data wait and time left; evaluations above it."""
 
-    def __init__(self, total_steps: int, stream: TextIO | None = None, *, start: int = 0) -> None:
+    def __init__(self, total_steps: int, stream: Any = None, *, start: int = 0) -> None:
         from rich import console, progress
 
         self._progress = progress.Progress(
