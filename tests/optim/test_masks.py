@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import paths, types
+from transformer_jax.models import functional
 from transformer_jax.optim import masks, optimizers
 
 STACKS = {"blocks": 2}
@@ -26,6 +27,16 @@ def plan(**options):
 def test_only_kernels_are_decayed_unless_told_otherwise():
     decayed = {path for path, how in plan(weight_decay=0.1).items() if how.decay}
     assert decayed == {"blocks/mlp/kernel", "head/kernel"}
+
+
+def test_of_a_vit_only_the_matrices_are_decayed():
+    """As in big_vision: no bias, norm, token or position, and the patch embedding and the head among them."""
+    vit = functional.from_family("vit", variant="Ti/16", image_size=32, num_classes=10, pre_logits=True)
+    treatments = masks.plan(vit.abstract, stacks=vit.stacks, weight_decay=0.1)
+    inside = [f"attention/{name}" for name in ("query", "key", "value", "out")] + ["mlp/up", "mlp/down"]
+    expected = {f"blocks/{name}/kernel" for name in inside}
+    expected |= {"embedding/kernel", "pre_logits/kernel", "head/kernel"}
+    assert {path for path, how in treatments.items() if how.decay} == expected
 
 
 def test_decay_may_carry_factors():
