@@ -116,10 +116,11 @@ class Program:
         }
 
     def flops(self, kind: str, batch_size: int) -> int:
-        """Model FLOPs of one `train` step or one `predict`, counted in its program."""
+        """Model FLOPs of one `train` step or one `predict`, counted in its program; what `remat` repeats is left out."""
         shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self.fake_batch(batch_size).items()}
-        if kind == "predict":
-            return flops.of(self._predict, self.abstract.params, shapes)
+        forward = flops.of(self._predict, self.abstract.params, shapes)
+        if kind == "predict" or self.settings["model"].get("remat") is not None:
+            return forward if kind == "predict" else 3 * forward
         return flops.of(jax.value_and_grad(self.loss, has_aux=True), self.abstract.params, shapes, jax.random.key(0))
 
     def place(self, flat: types.FlatTree) -> Any:

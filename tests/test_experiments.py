@@ -1,0 +1,91 @@
+"""Every recipe: its header says where its number comes from, it is built, and stepped once when shrunk."""
+
+import ast
+from pathlib import Path
+
+import ml_collections
+import pytest
+
+from transformer_jax import config, experiment, protocol
+
+ROOT = Path(__file__).parent.parent / "experiments"
+FILES = sorted(p for p in ROOT.rglob("*.py") if "def get_config" in p.read_text())
+PROTOCOLS = [p for p in FILES if p.name == "protocol.py"]
+RECIPES = [p for p in FILES if p not in PROTOCOLS]
+ARGUMENTS = {
+    "finetune.py": [
+        f"{target},{method}"
+        for target in ("digits_50", "digits_100", "digits_300", "digits_all")
+        for method in ("finetune", "scratch")
+    ],
+}
+CASES = [(path, argument) for path in RECIPES for argument in ARGUMENTS.get(path.name, [""])]
+
+
+def names(case):
+    path, argument = case
+    return f"{path.relative_to(ROOT)}:{argument}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_header_names_hardware_command_and_provenance(path):
+    header = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert "Hardware" in header and "Command" in header
+    assert "UNVERIFIED" in header or "Measured" in header
+
+
+@pytest.mark.parametrize("case", CASES, ids=names)
+def test_a_recipe_resolves_to_known_settings_only(case):
+    path, argument = case
+    settings = experiment.resolve(config.load(f"{path}:{argument}"))
+    assert experiment.resolve(ml_collections.ConfigDict(settings)) == settings
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_shrunk_recipe_takes_a_step_on_fake_data(path):
+    raw = config.load(f"{path}:{ARGUMENTS.get(path.name, [''])[0]}")
+    shrunk = {
+        "model.depth": "1",
+        "model.width": "16",
+        "model.heads": "2",
+        "model.mlp_dim": "32",
+        "data.batch_size": "8",
+    }
+    settings = experiment.resolve(raw, shrunk)
+    settings["init_from"] = None
+    assert "one step on fake data: loss" in experiment.rehearse(settings)
+
+
+@pytest.mark.parametrize("path", PROTOCOLS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_protocol_resolves_every_experiment_it_will_run(path):
+    settings = protocol.resolve(config.load(str(path)), {"seeds": "2"})
+    assert settings["seeds"] == 2
+    for target in settings["targets"].values():
+        assert target["scratch"]["init_from"] is None and target["finetune"]["init_from"] is not None
+        assert target["scratch"]["train"]["total"] >= 2 * target["finetune"]["train"]["total"]
+        assert target["scratch"]["model"] == target["finetune"]["model"]
+
+
+@pytest.mark.parametrize("path", PROTOCOLS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_shrunk_protocol_runs_to_its_table_and_is_not_run_twice(path, tmp_path, capsys):
+    raw = config.load(str(path))
+    first = sorted(raw.targets)[0]
+    raw.targets = {first: raw.targets[first]}
+    small = {"depth": 1, "width": 16, "heads": 2, "mlp_dim": 32}
+    for section in (raw.pretrain, raw.targets[first].finetune, raw.targets[first].scratch):
+        section.model.update(small)
+        section.train.total = 2
+        section.data.batch_size = 8
+        section.schedule.warmup = 1
+    raw.pretrain.checkpoint = {}
+    raw.pretrain.evals = {}
+    raw.targets[first].finetune_grid = raw.targets[first].scratch_grid = (1e-3, 2e-3)
+    settings = protocol.resolve(raw, {"seeds": "2"})
+    results = protocol.run(settings, tmp_path)
+    assert set(results[first]) == {"finetune", "scratch", "probe"}
+    assert results[first]["finetune"]["lr"] in (1e-3, 2e-3) and len(results[first]["finetune"]["runs"]) == 2
+    for name in ("results.json", "results.md", "report.html", "accuracy.png"):
+        assert (tmp_path / name).stat().st_size > 100
+    capsys.readouterr()
+    assert protocol.run(settings, tmp_path) == results
+    assert "Starting at step 0" not in capsys.readouterr().out
