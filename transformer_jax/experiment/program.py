@@ -116,7 +116,7 @@ class Program:
         }
 
     def flops(self, kind: str, batch_size: int) -> int:
-        """Model FLOPs of one `train` step or one `predict`, counted in its program; what `remat` repeats is left out."""
+        """Model FLOPs of one `train` step or one `predict`, counted in its program; `remat` repeats are no work."""
         shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self.fake_batch(batch_size).items()}
         forward = flops.of(self._predict, self.abstract.params, shapes)
         if kind == "predict" or self.settings["model"].get("remat") is not None:
