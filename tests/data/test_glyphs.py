@@ -141,3 +141,10 @@ def test_bad_arguments_are_answered_with_the_rule(kwargs, message):
 def test_an_index_out_of_range_is_an_error(source):
     with pytest.raises(IndexError, match="10000 examples"):
         source[10_000]
+
+
+def test_the_random_words_are_those_of_splitmix64():
+    """So that a corpus made years ago can be made again: the reference sequence of Vigna's splitmix64, seed 1234567."""
+    reference = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    state = np.uint64(1234567) + np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    assert glyphs._scramble(state).tolist() == reference

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8, UInt64
+from jaxtyping import Float32, Int64, UInt8, UInt16, UInt64
 
 from transformer_jax import paths, types
 from transformer_jax.data import order, typefaces
@@ -93,32 +93,43 @@ class Glyphs:
 def _draw(
     stream: np.uint64, indices: Int64[np.ndarray, " batch"], labels: Int64[np.ndarray, " batch"], size: int
 ) -> UInt8[np.ndarray, "batch size size"]:
-    words = _random(stream, indices, _SCALARS + 2 * _CONTROLS**2 + -(-size * size // 4))
+    batch, bends = len(indices), 2 * _CONTROLS**2
+    words = _random(stream, indices, _SCALARS + bends + -(-size * size // 4))
     u = (words[:, :_SCALARS] >> np.uint64(40)).astype(np.float32).T * np.float32(2**-24)
-    controls = (words[:, _SCALARS : _SCALARS + 2 * _CONTROLS**2] >> np.uint64(54)).astype(np.float32) - 512
-    noise = words[:, _SCALARS + 2 * _CONTROLS**2 :].view(np.uint16).reshape(len(indices), -1)[:, : size * size]
+    controls = (words[:, _SCALARS : _SCALARS + bends] >> np.uint64(54)).astype(np.float32) - 512
+    noise = words[:, _SCALARS + bends :].copy().view(np.uint16)[:, : size * size]
 
-    templates = typefaces.templates()
     faces = (u[0] * len(typefaces.FACES)).astype(np.int64)
-    x, y = _positions(u[1:8], controls.reshape(-1, 2, _CONTROLS, _CONTROLS), size)
-    distance = _sample(templates.distance, faces * len(CLASS_NAMES) + labels, x, y)
-
-    half_width = templates.half_width[faces, labels]
-    target = _between(u[8], 0.07, 0.16)
-    grow = np.maximum(target - half_width, -0.7 * half_width)
-    softness = _between(u[9], 0.05, 0.12)
-    ink = np.clip(0.5 + (grow[:, None] - distance) / softness[:, None], 0, 1)
-
-    levels = np.rint(255 * ink).reshape(-1, size, size)
+    x, y = _positions(u[1:8], controls.reshape(batch, 2, _CONTROLS, _CONTROLS), size)
+    ink = _ink(faces, labels, x, y, u[8:10])
+    levels = np.rint(255 * ink).reshape(batch, size, size)
     resampled = _resampling(size)[(u[10] * len(_COARSE)).astype(np.int64)]
     levels = resampled @ levels @ resampled.transpose(0, 2, 1) * np.float32(_UNIT**-2)
+    return _weathered(levels.reshape(batch, -1), u[11:17], noise).reshape(batch, size, size)
 
-    background = np.where(u[11] < 0.2, _between(u[12], 0.0, 50.0), 0)
-    contrast = _between(u[13], 0.85, 1.0) * (255 - background) / 255
-    levels = background[:, None, None] + contrast[:, None, None] * levels
-    strength = np.where(u[14] < 0.2, _between(u[15], 0.0, 80.0), 0) * np.float32(2**-16)
-    levels += ((noise - np.float32(2**15)) * strength[:, None]).reshape(levels.shape)
-    levels = np.where(u[16][:, None, None] < 0.1, 255 - levels, levels)
+
+def _ink(faces, labels, x, y, u: Float32[np.ndarray, "2 batch"]) -> Float32[np.ndarray, "batch pixels"]:
+    """How much of every pixel a stroke of random thickness covers, its edge randomly soft: 0 to 1."""
+    templates = typefaces.templates()
+    distance = _sample(templates.distance, faces * len(CLASS_NAMES) + labels, x, y)
+    half_width = templates.half_width[faces, labels]
+    grow = np.maximum(_between(u[0], 0.07, 0.16) - half_width, -0.7 * half_width)  # hairlines of a serif face survive
+    softness = _between(u[1], 0.05, 0.12)
+    return np.clip(0.5 + (grow[:, None] - distance) / softness[:, None], 0, 1)
+
+
+def _weathered(
+    levels: Float32[np.ndarray, "batch pixels"],
+    u: Float32[np.ndarray, "6 batch"],
+    noise: UInt16[np.ndarray, "batch pixels"],
+) -> UInt8[np.ndarray, "batch pixels"]:
+    """Grey levels on a background, of less contrast, some noisy, some dark on light."""
+    background = np.where(u[0] < 0.2, _between(u[1], 0.0, 50.0), 0)
+    contrast = _between(u[2], 0.85, 1.0) * (255 - background) / 255
+    strength = np.where(u[3] < 0.2, _between(u[4], 0.0, 80.0), 0) * np.float32(2**-16)
+    levels = background[:, None] + contrast[:, None] * levels
+    levels += (noise - np.float32(2**15)) * strength[:, None]
+    levels = np.where(u[5][:, None] < 0.1, 255 - levels, levels)
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
