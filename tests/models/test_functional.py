@@ -1,0 +1,98 @@
+"""The bridge to plain JAX: dictionaries in, arrays out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from transformer_jax import axes, paths, types
+from transformer_jax.models import functional, vit
+
+TINY = dict(variant=None, width=8, depth=3, heads=2, mlp_dim=16, patch=4, image_size=8, num_classes=5, head_zero=False)
+
+
+def image():
+    return jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+
+
+def test_init_and_apply_are_those_of_the_module():
+    model = functional.from_family("vit", **TINY)
+    module = vit.ViT(vit.Config(**TINY), rngs=nnx.Rngs(params=jax.random.key(3), dropout=0))
+    params = model.init(jax.random.key(3))
+    for path, leaf in paths.flatten(nnx.to_pure_dict(nnx.state(module, nnx.Param))).items():
+        np.testing.assert_array_equal(paths.flatten(params)[path], leaf)
+    expected = nnx.view(module, deterministic=True)(image())
+    np.testing.assert_allclose(model.apply(params, image()), expected, atol=1e-6)
+
+
+def test_parameters_are_plain_nested_dictionaries_of_the_announced_shapes():
+    model = functional.from_family("vit", **TINY)
+    params = jax.jit(model.init)(jax.random.key(0))
+    assert type(params) is dict and type(params["blocks"]["mlp"]["up"]) is dict
+    shapes = paths.flatten(model.abstract)
+    assert {path: (leaf.shape, leaf.dtype) for path, leaf in paths.flatten(params).items()} == {
+        path: (leaf.shape, leaf.dtype) for path, leaf in shapes.items()
+    }
+    assert model.stacks == {"blocks": 3}
+    neutral = paths.unstack(shapes, model.stacks, take=lambda leaf, i: leaf.shape[1:])
+    assert neutral["blocks/2/attention/query/kernel"] == (8, 2, 4)
+
+
+def test_raw_key_numbers_serve_as_a_key():
+    model = functional.from_family("vit", **TINY, dropout=0.5)
+    key = jax.random.key(1)
+    params = model.init(key)
+    jax.tree.map(np.testing.assert_array_equal, params, model.init(jax.random.key_data(key)))
+    np.testing.assert_array_equal(
+        model.apply(params, image(), key=key), model.apply(params, image(), key=jax.random.key_data(key))
+    )
+
+
+def test_scanned_unrolled_and_rematerialised_models_share_parameters_and_gradients():
+    def gradient(**how):
+        model = functional.from_family("vit", **TINY, dropout=0.2, stochastic_depth=0.2, **how)
+        params = functional.from_family("vit", **TINY).init(jax.random.key(0))
+        return jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, image(), key=jax.random.key(1)) ** 2)))(params)
+
+    scanned = gradient()
+    for how in (dict(scan=False), dict(remat="full"), dict(scan=False, remat="dots")):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient(**how), scanned)
+
+
+def test_apply_leaves_nothing_behind_when_traced():
+    model = functional.from_family("vit", **TINY, dropout=0.2)
+    params = model.init(jax.random.key(0))
+    step = jax.jit(lambda p, key: model.apply(p, image(), key=key))
+    step(params, jax.random.key(1))
+    step(params, jax.random.key(2))
+    assert step._cache_size() == 1
+    assert np.isfinite(model.apply(params, image())).all()  # no leaked tracer in the module
+
+
+def test_activations_are_pinned_by_the_rule_in_force():
+    model, seen = functional.from_family("vit", **TINY), set()
+
+    def record(x, names):
+        seen.add(names)
+        assert len(names) == x.ndim
+        return x
+
+    with axes.rule(record):
+        jax.eval_shape(model.apply, model.abstract, image())
+    assert ("batch", "length", "embed") in seen and ("batch", "length", "mlp") in seen
+    assert ("batch", "length", "heads", "head_dim") in seen
+
+
+def test_parameters_of_another_model_are_refused_by_path():
+    model = functional.from_family("vit", **TINY)
+    params = functional.from_family("vit", **TINY, pool="gap", pre_logits=4).abstract
+    with pytest.raises(
+        types.InputError, match=r"missing \['cls'\], unknown \['pre_logits/bias', 'pre_logits/kernel'\]"
+    ):
+        jax.eval_shape(model.apply, params, image())
+
+
+def test_an_unknown_family_names_the_near_one():
+    with pytest.raises(types.InputError, match="The model must be one of vit: it is 'vitt'. Did you mean 'vit'"):
+        functional.from_family("vitt")

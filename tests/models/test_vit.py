@@ -1,0 +1,225 @@
+"""The Vision Transformer: its options, its parameters, its errors."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from transformer_jax import axes, models, paths, types
+from transformer_jax.models import functional, vit
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+COUNTS = json.loads((GOLDEN / "vit_parameters.json").read_text())
+TINY = dict(variant=None, width=16, depth=2, heads=2, mlp_dim=32, patch=4, image_size=(8, 12), num_classes=5)
+OPTIONS = {
+    "as in the paper": {},
+    "gap sincos2d pre_logits": dict(pool="gap", position="sincos2d", pre_logits=True),
+    "map sincos1d": dict(pool="map", position="sincos1d", pre_logits=7),
+    "none post rmsnorm": dict(position="none", norm_placement="post", norm="rmsnorm"),
+    "22b": dict(norm_placement="parallel", qk_norm=True, pool="map"),
+    "registers": dict(registers=3, layer_scale=0.1, mlp="gated", activation="silu", kv_heads=1),
+    "gap with a class token": dict(pool="gap", class_token=True, registers=2, activation="gelu_erf"),
+}
+
+
+def build(**options):
+    return functional.from_family("vit", **(TINY | {"head_zero": False} | options))
+
+
+def images(size=(8, 12), batch=2):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(batch, *size, 3)), jnp.float32)
+
+
+def count(tree):
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("variant", COUNTS["with_head"])
+def test_parameter_counts_are_the_published_ones(variant):
+    shapes = functional.from_family("vit", variant=variant).abstract
+    assert count(shapes) == COUNTS["with_head"][variant]
+    assert count(shapes) - count(shapes["head"]) == COUNTS["backbone"][variant]
+
+
+@pytest.mark.parametrize("name", vit.VARIANTS)
+def test_every_row_of_the_table_is_a_model_of_its_sizes(name):
+    patch = 14 if name in ("So400m", "H", "g", "G") else 16
+    shapes = paths.flatten(functional.from_family("vit", variant=f"{name}/{patch}", pool="gap").abstract)
+    size = vit.VARIANTS[name]
+    assert shapes["blocks/attention/query/kernel"].shape == (
+        size.depth, size.width, size.heads, size.width // size.heads,
+    )  # fmt: skip
+    assert shapes["blocks/mlp/up/kernel"].shape == (size.depth, size.width, size.mlp_dim)
+    assert shapes["embedding/kernel"].shape == (patch, patch, 3, size.width)
+
+
+def test_numbers_given_replace_those_of_the_variant():
+    config = vit.Config(variant="B/16", depth=3, patch=8)
+    assert config.size == vit.Size(768, 3, 12, 3072)
+    assert config.patch_size == (8, 8) and config.grid == (28, 28)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_trains_every_parameter(name):
+    model = build(**OPTIONS[name])
+    params = jax.jit(model.init)(jax.random.key(0))
+    labels = jnp.eye(5)[jnp.array([1, 3])]
+
+    def loss(params):
+        logits = model.apply(params, images(), key=jax.random.key(1))
+        return -jnp.sum(labels * jax.nn.log_softmax(logits)), logits
+
+    grads, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
+    assert logits.shape == (2, 5) and logits.dtype == jnp.float32
+    for path, grad in paths.flatten(grads).items():
+        assert np.isfinite(grad).all(), path
+        if not path.endswith("key/bias"):
+            assert float(jnp.abs(grad).max()) > 0.0, path
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_parameter_carries_words_of_the_vocabulary(name):
+    model = build(**OPTIONS[name])
+    shapes = paths.flatten(model.abstract)
+    assert set(model.axes) == set(shapes)
+    for path, words in model.axes.items():
+        assert len(words) == len(shapes[path].shape) and set(words) <= axes.WORDS, path
+        assert (words[0] == "layers") == path.startswith("blocks/"), path
+
+
+def test_features_are_what_the_head_sees():
+    model = build(pre_logits=7)
+    params = model.init(jax.random.key(0))
+    features = model.apply(params, images(), method="features")
+    assert features.shape == (2, 7) and float(jnp.abs(features).max()) <= 1.0
+    logits = features @ params["head"]["kernel"] + params["head"]["bias"][None]
+    np.testing.assert_allclose(model.apply(params, images()), logits, atol=1e-6)
+
+
+def test_the_head_starts_at_zero_with_its_bias():
+    model = build(head_zero=True, head_bias=-10.0)
+    np.testing.assert_array_equal(model.apply(model.init(jax.random.key(0)), images()), np.full((2, 5), -10.0))
+
+
+def test_without_position_the_order_of_the_patches_does_not_matter():
+    image = images()
+    flipped = image.reshape(2, 2, 4, 3, 4, 3)[:, ::-1, :, ::-1].reshape(image.shape)
+    for position in ("none", "learned", "sincos2d"):
+        model = build(position=position)
+        params = model.init(jax.random.key(0))
+        gap = float(jnp.abs(model.apply(params, image) - model.apply(params, flipped)).max())
+        assert (gap < 1e-5) == (position == "none"), position
+
+
+def test_registers_have_no_position_and_are_not_pooled():
+    plain, more = build(pool="gap"), build(pool="gap", registers=2)
+    params = more.init(jax.random.key(0))
+    assert params["position"].shape == (6, 16) and params["registers"].shape == (2, 16)
+    tokens = more.apply(params, images(), method="tokens")
+    assert tokens.shape == (2, 8, 16)
+    del params["registers"]
+    assert plain.apply(params, images(), method="tokens").shape == (2, 6, 16)
+
+
+def test_dropout_needs_a_key_and_follows_it():
+    model = build(dropout=0.3, stochastic_depth=0.3)
+    params = model.init(jax.random.key(0))
+    run = jax.jit(lambda key: model.apply(params, images(), key=key))
+    one, again, other = run(jax.random.key(1)), run(jax.random.key(1)), run(jax.random.key(2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).all()
+    still = model.apply(params, images())
+    np.testing.assert_array_equal(still, model.apply(params, images()))
+    np.testing.assert_allclose(still, build().apply(params, images()), atol=1e-6)
+
+
+def walk(jaxpr):
+    """All equations, those inside other equations too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from walk(inner)
+
+
+@pytest.mark.parametrize("pool", ["tok", "gap", "map"])
+def test_in_bfloat16_softmax_statistics_and_logits_are_float32(pool):
+    model = build(dtype="bfloat16", pool=pool, qk_norm=True, scan=False)
+    jaxpr = jax.make_jaxpr(model.apply)(model.abstract, images())
+    sensitive = {"exp", "rsqrt", "reduce_max", "reduce_sum", "div"}
+    seen = {}
+    for eqn in walk(jaxpr.jaxpr):
+        seen.setdefault(eqn.primitive.name, []).append({str(var.aval.dtype) for var in eqn.outvars})
+    assert {"exp", "rsqrt", "dot_general"} <= set(seen)
+    for name in sensitive & set(seen):
+        assert all(dtypes == {"float32"} for dtypes in seen[name]), name
+    assert {"bfloat16"} in seen["dot_general"]
+    assert seen["dot_general"][-1] == {"float32"}  # the head
+    assert jaxpr.out_avals[0].dtype == jnp.float32
+
+
+def test_a_tiny_model_learns_eight_images_by_heart():
+    model = build(image_size=8)
+    params, image, label = model.init(jax.random.key(0)), images((8, 8), 8), jnp.arange(8) % 5
+
+    def loss(params):
+        return -jnp.mean(jax.nn.log_softmax(model.apply(params, image))[jnp.arange(8), label])
+
+    @jax.jit
+    def fit(params):
+        def step(_, params):
+            return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+
+        return jax.lax.fori_loop(0, 150, step, params)
+
+    assert float(loss(fit(params))) < 0.1 < float(loss(params))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(variant="XL/16"), "A variant is one of Ti, S, .* it is 'XL/16'"),
+        (dict(variant="So400/14"), "Did you mean 'So400m'"),
+        (dict(variant="S"), "A variant ends in its patch size, such as 'S/16': it is 'S'"),
+        (dict(variant=None, width=16), "needs its sizes: depth, heads, mlp_dim not given"),
+        (dict(image_size=225), "image 225x225, patch 16x16. Resize the images to 224x224"),
+        (dict(heads=7), "width 384 and 7 heads leave 6. Take"),
+        (dict(pool="max"), "pool must be one of tok, gap, map: it is 'max'. Did you mean 'map'"),
+        (dict(position="sincos"), "position must be one of learned, .* Did you mean 'sincos"),
+        (dict(remat="everything"), "remat must be one of full"),
+        (dict(activation="gelu"), "activation must be one of gelu_tanh"),
+        (dict(dtype="float64"), "dtype must be one of float32, bfloat16, float16"),
+        (dict(dropout=1.0), "dropout must be at least 0 and below 1: it is 1.0"),
+        (dict(pool="tok", class_token=False), "pool='tok' needs the class token"),
+        (dict(width=30, heads=3, position="sincos2d"), "sincos2d needs a width divisible by 4: it is 30"),
+        (dict(poool="tok"), "no setting 'poool'. Did you mean 'pool'"),
+    ],
+)
+def test_a_bad_setting_is_refused_before_anything_is_built(options, message):
+    with pytest.raises(types.InputError, match=message):
+        functional.from_family("vit", **options)
+
+
+def test_images_of_another_size_are_refused_with_both_shapes():
+    model = build()
+    with pytest.raises(types.InputError, match=r"\(8, 12, 3\) after the batch: got \(2, 12, 8, 3\)"):
+        jax.eval_shape(model.apply, model.abstract, images((12, 8)))
+
+
+def test_a_config_is_plain_data_with_all_defaults_in_its_signature():
+    config = vit.Config(**TINY)
+    assert vit.Config(**dataclasses.asdict(config)) == config
+    assert vit.Config() == vit.Config(variant="S/16")
+    assert set(models.MODELS) == {"vit"}
+
+
+def test_a_model_may_also_be_used_as_a_plain_module():
+    model = vit.ViT(vit.Config(**TINY), rngs=nnx.Rngs(0))
+    assert nnx.view(model, deterministic=True)(images()).shape == (2, 5)
