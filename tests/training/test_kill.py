@@ -70,11 +70,11 @@ def assert_same(workdir, other):
 
 def test_a_run_killed_during_saves_and_between_them_ends_as_the_undisturbed_one(tmp_path, cache):
     rng = random.Random(0)
-    assert "hits 0," in finished(started(tmp_path / "whole", 12, cache))
+    assert ", misses 0" not in finished(started(tmp_path / "whole", 12, cache))
     for kill in (killed_during_a_save, killed_at_random, killed_during_a_save):
         kill(tmp_path / "killed", started(tmp_path / "killed", 12, cache), rng)
     output = finished(started(tmp_path / "killed", 12, cache))
-    assert ", misses 0" in output and "hits 0," not in output, "the second process finds what the first compiled"
+    assert ", misses 0" in output, "the second process finds what the first compiled"
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 

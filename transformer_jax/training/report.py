@@ -53,12 +53,12 @@ def curves(
     y: str = "",
     log_x: bool = False,
     log_y: bool = False,
-    smooth: Mapping[str, float] | None = None,
+    smooth: float | Mapping[str, float] = 0.0,
 ) -> Figure:
     """Lines, or points with error bars where a series has a spread, in one plot.
 
-    Colours go by position: plots that list the same names in the same order agree. `smooth={name: weight}`, weight in
-    [0, 1), draws a running mean of that series over a faint line of its values.
+    Colours go by position: plots that list the same names in the same order agree. `smooth`, in [0, 1), draws running
+    means over faint lines of the values; `{name: weight}` does so for these series only.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -71,7 +71,7 @@ def curves(
             axes.errorbar(
                 line.x, line.y, yerr=line.spread, label=name, color=color, marker="o", ms=4, lw=1.6, capsize=3
             )
-        elif (weight := (smooth or {}).get(name, 0.0)) and len(line.y) > 10:
+        elif (weight := smooth.get(name, 0.0) if isinstance(smooth, Mapping) else smooth) and len(line.y) > 10:
             axes.plot(line.x, line.y, color=color, lw=0.8, alpha=0.3)
             axes.plot(line.x, running_mean(line.y, weight), label=name, color=color, lw=1.6)
         else:
