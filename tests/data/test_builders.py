@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import types
-from transformer_jax.data import builders, digits, glyphs
+from transformer_jax.data import builders, digits, glyphs, ops, sources
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,22 @@ def test_an_unknown_data_set_is_named_with_the_known_ones(tmp_path):
 def test_an_unknown_option_is_an_input_error(tmp_path):
     with pytest.raises(types.InputError, match="'glyphs' does not take these options.*'sise'"):
         builders.prepare("glyphs", tmp_path, sise=3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "split", "expected"),
+    [
+        ("tfds:digits", "train[:100]+test[-20:]", "digits"),
+        ("tfds:glyphs/300_16px_seed0", "train[:20%]", "glyphs"),
+    ],
+)
+def test_the_prepared_files_are_a_source_like_the_one_in_memory(data_dir, spec, split, expected):
+    on_disk = sources.open_source(spec, split, data_dir=str(data_dir))
+    in_memory = sources.open_source(expected, split, **({"size": 300} if expected == "glyphs" else {}))
+    decode = ops.build("decode", 1)
+    rng = np.random.default_rng(0)
+    assert len(on_disk) == len(in_memory) and on_disk.class_names == in_memory.class_names
+    for index in range(len(on_disk)):
+        stored, example = on_disk[index], in_memory[index]
+        assert np.array_equal(decode(stored, rng)["image"], example["image"])
+        assert stored["label"] == example["label"]
