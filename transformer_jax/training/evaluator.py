@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+
 from transformer_jax.training import preemption, state
 
 
@@ -39,7 +41,8 @@ def run(scheduled: Sequence[Scheduled], current: state.TrainState, stop: preempt
     scores: dict[str, float] = {}
     for item in scheduled:
         params = current.average if item.average and current.average is not None else current.params
-        with stop.interruptible():
+        # Reading results back is what an evaluator is for; inputs still have to be placed on purpose.
+        with stop.interruptible(), jax.transfer_guard_device_to_host("allow"):
             result = item.evaluator(params, stop=stop)
         stop.check()
         scores.update({f"{item.evaluator.name}/{metric}": float(value) for metric, value in result.items()})
