@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -73,9 +74,16 @@ def test_an_unknown_data_set_is_named_with_the_known_ones(tmp_path):
         builders.prepare("digit", tmp_path)
 
 
-def test_an_unknown_option_is_an_input_error(tmp_path):
-    with pytest.raises(types.InputError, match="'glyphs' does not take these options.*'sise'"):
-        builders.prepare("glyphs", tmp_path, sise=3)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("glyphs", "'glyphs' does not take 'sise'. Did you mean 'size' or 'seed'? It takes: size, image_size, seed"),
+        ("digits", "'digits' does not take 'sise'. It takes: no options"),
+    ],
+)
+def test_an_unknown_option_is_an_input_error(tmp_path, name, message):
+    with pytest.raises(types.InputError, match=re.escape(message)):
+        builders.prepare(name, tmp_path, sise=3)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     prepare = actions.add_parser("prepare", help="write an embedded data set as TFDS files (array_record)")
     prepare.add_argument("name", metavar="NAME", help="digits or glyphs")
     prepare.add_argument("--data-dir", default="~/tensorflow_datasets", metavar="DIR", help="default: %(default)s")
+    for name in ("size", "image-size", "seed"):
+        prepare.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, metavar="N", help="of glyphs")
     preview = actions.add_parser("preview", help="a PNG contact sheet of a data set after its preprocessing")
     preview.add_argument("source", metavar="SOURCE", help="digits, glyphs, tfds:NAME or folder:PATH")
     preview.add_argument("--split", default="train", help="default: %(default)s")
@@ -28,7 +30,8 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.action == "prepare":
         from transformer_jax.data import builders
 
-        print(f"prepared {builders.prepare(arguments.name, arguments.data_dir)}")
+        given = {name: value for name, value in vars(arguments).items() if name in ("size", "image_size", "seed")}
+        print(f"prepared {builders.prepare(arguments.name, arguments.data_dir, **given)}")
     else:
         from transformer_jax.data import preview, sources
 

@@ -5,6 +5,7 @@ are given PNG file objects, the one form TFDS encodes without TensorFlow.
 """
 
 import importlib
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,13 @@ def prepare(name: str, data_dir: str | os.PathLike[str], **options: Any) -> Path
             f"{paths.did_you_mean(name, BUILDERS)} Anything else is prepared by TFDS itself: tfds build {name}"
         )
     module = importlib.import_module(BUILDERS[name])
-    try:
-        builder = module.builder(data_dir=os.path.expanduser(data_dir), file_format=FILE_FORMAT, **options)
-    except TypeError as error:
-        raise types.InputError(f"The data set {name!r} does not take these options: {error}.") from None
+    takes = [key for key in inspect.signature(module.builder).parameters if key not in ("data_dir", "file_format")]
+    for key in options:
+        if key not in takes:
+            raise types.InputError(
+                f"The data set {name!r} does not take {key!r}.{paths.did_you_mean(key, takes)}"
+                f" It takes: {', '.join(takes) or 'no options'}."
+            )
+    builder = module.builder(data_dir=os.path.expanduser(data_dir), file_format=FILE_FORMAT, **options)
     builder.download_and_prepare()
     return Path(builder.data_dir)

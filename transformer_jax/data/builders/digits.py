@@ -40,6 +40,6 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         return images.examples(digits.open(split))
 
 
-def builder(**kwargs: Any) -> Digits:
+def builder(*, data_dir: str, file_format: str) -> Digits:
     """The builder, ready to prepare."""
-    return Digits(**kwargs)
+    return Digits(data_dir=data_dir, file_format=file_format)

@@ -42,6 +42,7 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
         return images.examples(source)
 
 
-def builder(*, size: int = 200_000, image_size: int = 16, seed: int = 0, **kwargs: Any) -> Glyphs:
+def builder(*, data_dir: str, file_format: str, size: int = 200_000, image_size: int = 16, seed: int = 0) -> Glyphs:
     """The builder of one configuration, ready to prepare."""
-    return Glyphs(config=Config(size=size, image_size=image_size, seed=seed), **kwargs)
+    config = Config(size=size, image_size=image_size, seed=seed)
+    return Glyphs(config=config, data_dir=data_dir, file_format=file_format)
