@@ -84,6 +84,13 @@ def test_init_from_starts_at_step_0_with_a_resized_position_embedding(finished, 
     assert after["position"].shape == (17, 16)
 
 
+def test_a_classifier_at_chance_before_fine_tuning_is_warned_about(finished, tmp_path, caplog):
+    folder, _ = finished
+    again = small.tiny(**{"init_from.path": str(folder), "train.total": "2"})
+    experiment.train(again, tmp_path, quiet=True, save=False)
+    assert "no better than guessing among 10 classes" in caplog.text
+
+
 def test_evaluate_gives_the_number_that_training_reported(finished):
     folder, metrics = finished
     scores = experiment.evaluate(small.tiny(), str(folder))
@@ -144,6 +151,6 @@ def test_the_step_and_the_evaluation_are_traced_once_over_two_epochs(tmp_path, s
         **{"data.split": "validation", "train.total": "2 epochs", "evals.val.every": "5", "schedule.base": "0.001"}
     )
     experiment.train(settings, tmp_path, shared=shared, quiet=True, save=False)
-    program = shared.program(experiment.prepare(settings, shared).settings, (-1, 1))
+    program = experiment.prepare(settings, shared).program
     assert len(program.step.__wrapped__.__wrapped__.signatures) == 1
     assert len(program.predict.__wrapped__.__wrapped__.signatures) == 1

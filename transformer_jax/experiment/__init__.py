@@ -1,13 +1,24 @@
 """The composition root: a resolved experiment becomes data, model, optimizer, step and evaluators.
 
 `resolve` checks an experiment file; `train`, `evaluate`, `probe` and `rehearse` run it; `Shared` is what several runs
-of one process have in common.
+of one process have in common. `Predictor` is a checkpoint as a function.
 """
 
 from transformer_jax.experiment.run import train
 from transformer_jax.experiment.sections import resolve, schema
 from transformer_jax.experiment.setup import prepare, without_data
 from transformer_jax.experiment.shared import Shared
-from transformer_jax.experiment.uses import evaluate, probe, rehearse
+from transformer_jax.experiment.uses import Predictor, evaluate, probe, rehearse
 
-__all__ = ["Shared", "evaluate", "prepare", "probe", "rehearse", "resolve", "schema", "train", "without_data"]
+__all__ = [
+    "Predictor",
+    "Shared",
+    "evaluate",
+    "prepare",
+    "probe",
+    "rehearse",
+    "resolve",
+    "schema",
+    "train",
+    "without_data",
+]

@@ -2,19 +2,21 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from transformer_jax import config, types
+from transformer_jax.evaluation import chance, classification
 from transformer_jax.experiment import rundir, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.training import (
     checkpoint,
     compilation,
+    evaluator,
     failures,
     loop,
     preemption,
@@ -49,7 +51,8 @@ def train(
         setup = setups.prepare(settings, shared)
         settings = setup.settings
         checkpointer = _checkpointer(folder, setup)
-        begun = _begin(setup, checkpointer, shared, _silent if quiet else print)
+        evaluations = setups.evaluations(setup, shared)
+        begun = _begin(setup, checkpointer, shared, evaluations, _silent if quiet else print)
         _check_changes(setup, begun.meta, _silent if quiet else print)
         numbers = rundir.Numbers(folder, begun.clock.step, setup.total_steps, quiet=quiet)
         if not quiet:
@@ -72,7 +75,7 @@ def train(
                     log=numbers.journal(setup),
                     stop=stop,
                     put=setup.program.jit.put,
-                    evaluations=setups.evaluations(setup, shared),
+                    evaluations=evaluations,
                     checkpointer=checkpointer if save else None,
                     save_every=setup.steps(settings["checkpoint"]["every"]),
                 )
@@ -106,7 +109,11 @@ def _checkpointer(folder: Path, setup: setups.Setup) -> checkpoint.Checkpointer:
 
 
 def _begin(
-    setup: setups.Setup, checkpointer: checkpoint.Checkpointer, shared: sharing.Shared, say: Callable[[str], None]
+    setup: setups.Setup,
+    checkpointer: checkpoint.Checkpointer,
+    shared: sharing.Shared,
+    evaluations: Sequence[evaluator.Scheduled],
+    say: Callable[[str], None],
 ) -> start.Start:
     """The state the run starts from (`start.begin`), weights of `init_from` fitted to the model."""
     program, section = setup.program, setup.settings["init_from"]
@@ -122,7 +129,10 @@ def _begin(
             classes=setup.data.class_names,
         )
         say(found.report.text())
-        return program.init_with(jax.random.split(key)[1], program.place(found.params))
+        begun = program.init_with(jax.random.split(key)[1], program.place(found.params))
+        if any(name.startswith("head/") for name in found.report.loaded):
+            _check_classifier(setup, begun, evaluations, say)
+        return begun
 
     return start.begin(
         checkpointer,
@@ -133,6 +143,21 @@ def _begin(
         source="" if section is None else section["path"],
         say=say,
     )
+
+
+def _check_classifier(
+    setup: setups.Setup,
+    begun: state.TrainState,
+    evaluations: Sequence[evaluator.Scheduled],
+    say: Callable[[str], None],
+) -> None:
+    """Warn when a classifier that came with its head is no better than chance before fine-tuning."""
+    for item in evaluations:
+        if isinstance(item.evaluator, classification.Classification):
+            scores = item.evaluator(begun.params)
+            say(f"{item.evaluator.name} before fine-tuning: top1 {scores['top1']:.4f}")
+            found = {"examples": int(scores["examples"]), "classes": setup.data.num_classes}
+            chance.warn(item.evaluator.name, scores["top1"], **found)
 
 
 def _check_changes(setup: setups.Setup, saved: Mapping[str, Any], say: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.nn import attention
+from transformer_jax.nn import kernels
 from transformer_jax.parallel import devices
 
 PACKAGES = "transformer-jax jax jaxlib flax optax orbax-checkpoint grain tensorflow-datasets numpy".split()
@@ -65,7 +65,7 @@ def _matmul() -> str:
 
 def _attention() -> str:
     q = jax.random.normal(jax.random.key(0), (1, 16, 2, 8))
-    out = attention.dot_product_attention(q, q, q)
+    out = kernels.attend(q, q, q)
     weights = jax.nn.softmax(jnp.einsum("bqhe,bkhe->bhqk", q, q) / np.sqrt(8), axis=-1)
     error = float(jnp.abs(out - jnp.einsum("bhqk,bkhe->bqhe", weights, q)).max())
     if error > 1e-2:

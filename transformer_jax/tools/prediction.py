@@ -1,13 +1,13 @@
 """Class probabilities for image files, or logits for an array, from a checkpoint of ours and nothing else."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from transformer_jax import experiment, types
-from transformer_jax.data import loading, ops
+from transformer_jax.data import decoding, loading, operation, ops
 
 
 def run(
@@ -55,11 +55,19 @@ def _read_images(paths: Sequence[str], predictor: Any) -> np.ndarray:
     missing = [path for path in paths if not Path(path).expanduser().is_file()]
     if missing:
         raise types.InputError(f"Every image must be a file: {', '.join(missing)} do not exist.")
-    examples: list[Mapping[str, Any]] = [
-        {"image": Path(path).expanduser().read_bytes(), "label": 0, "id": path} for path in paths
-    ]
     plan = loading.plan(ops.parse(predictor.preprocess))
-    return loading.images(examples, plan)
+    return np.stack([_read_image(path, [*plan.fixed, *plan.drawn]) for path in paths])
+
+
+def _read_image(path: str, todo: Sequence[operation.Op]) -> np.ndarray:
+    example: dict[str, Any] = {"image": Path(path).expanduser().read_bytes(), "label": 0, "id": path}
+    rng = np.random.default_rng(0)
+    try:
+        for op in todo:
+            example = op(example, rng)
+    except decoding.BadImage as error:
+        raise types.InputError(f"An image must be readable: {path}: {error}. Mend it or leave it out.") from error
+    return example["image"]
 
 
 def _ranked(row: np.ndarray, class_names: Sequence[str], top: int) -> str:
