@@ -66,22 +66,11 @@ def curves(
     figure = Canvas(figsize=(6.4, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for (name, line), color in zip(series.items(), _cycle(len(series)), strict=True):
-        if line.spread is not None:
-            axes.errorbar(
-                line.x, line.y, yerr=line.spread, label=name, color=color, marker="o", ms=4, lw=1.6, capsize=3
-            )
-        elif (weight := smooth.get(name, 0.0) if isinstance(smooth, Mapping) else smooth) and len(line.y) > 10:
-            axes.plot(line.x, line.y, color=color, lw=0.8, alpha=0.3)
-            axes.plot(line.x, running_mean(line.y, weight), label=name, color=color, lw=1.6)
-        else:
-            axes.plot(line.x, line.y, label=name, color=color, lw=1.6, marker="o" if len(line.x) < 30 else None, ms=3)
+    for index, (name, line) in enumerate(series.items()):
+        weight = smooth.get(name, 0.0) if isinstance(smooth, Mapping) else smooth
+        _draw(axes, name, line, _COLORS[index % len(_COLORS)], weight)
     if log_x:
-        axes.set_xscale("log")
-        ticks = sorted({value for line in series.values() for value in line.x})
-        if len(ticks) <= 8:
-            axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)
-            axes.set_xticks([], minor=True)
+        _log_x(axes, sorted({value for line in series.values() for value in line.x}))
     if log_y:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -91,6 +80,25 @@ def curves(
         axes.legend(frameon=False, labelcolor=_INK)
     _ink(axes)
     return Figure(svg=_svg(figure, title), png=_png(figure))
+
+
+def _draw(axes: Any, name: str, line: Series, color: str, smooth: float) -> None:
+    look = {"label": name, "color": color, "lw": 1.6}
+    if line.spread is not None:
+        axes.errorbar(line.x, line.y, yerr=line.spread, marker="o", ms=4, capsize=3, **look)
+    elif smooth and len(line.y) > 10:
+        axes.plot(line.x, line.y, color=color, lw=0.8, alpha=0.3)
+        axes.plot(line.x, running_mean(line.y, smooth), **look)
+    else:
+        axes.plot(line.x, line.y, marker="o" if len(line.x) < 30 else None, ms=3, **look)
+
+
+def _log_x(axes: Any, values: Sequence[float]) -> None:
+    """A logarithmic axis; a few values are its ticks."""
+    axes.set_xscale("log")
+    if len(values) <= 8:
+        axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+        axes.set_xticks([], minor=True)
 
 
 def running_mean(values: Sequence[float], weight: float) -> list[float]:
@@ -151,10 +159,6 @@ def series_of(lines: Sequence[Mapping[str, Any]], name: str) -> Series:
 
 def _is_shown(name: str, value: Any) -> bool:
     return name not in ("step", "wall") and isinstance(value, int | float)
-
-
-def _cycle(count: int) -> list[str]:
-    return [_COLORS[i % len(_COLORS)] for i in range(count)]
 
 
 def _ink(axes: Any) -> None:

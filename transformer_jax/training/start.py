@@ -44,17 +44,8 @@ def begin(
     path of 2. `abstract` has the shapes, dtypes and shardings of the state. One line says what was done.
     """
     resume = os.fspath(resume)
-    own = checkpointer.steps()
-    if own and resume == "never":
-        raise types.InputError(
-            f"resume='never' needs a run directory without checkpoints: {checkpointer.directory} has step {own[0]}."
-            " Use another --workdir, or resume='auto'."
-        )
-    if not own and resume == "required":
-        raise types.InputError(
-            f"resume='required' needs a checkpoint to continue from: {checkpointer.directory} has none that is whole."
-            " Check --workdir, or use resume='auto' to start a new run."
-        )
+    own = bool(checkpointer.steps())
+    _check(checkpointer, resume)
     if own or resume not in RESUME:
         place = checkpointer.directory if own else resume
         restored, clock, meta = checkpointer.restore(abstract, source=None if own else resume)
@@ -67,3 +58,17 @@ def begin(
         start = Start(fresh(), state.Clock(), "scratch", {})
         say("Starting at step 0 from scratch.")
     return start
+
+
+def _check(checkpointer: checkpoint.Checkpointer, resume: str) -> None:
+    own = checkpointer.steps()
+    if own and resume == "never":
+        raise types.InputError(
+            f"resume='never' needs a run directory without checkpoints: {checkpointer.directory} has step {own[0]}."
+            " Use another --workdir, or resume='auto'."
+        )
+    if not own and resume == "required":
+        raise types.InputError(
+            f"resume='required' needs a checkpoint to continue from: {checkpointer.directory} has none that is whole."
+            " Check --workdir, or use resume='auto' to start a new run."
+        )
