@@ -74,6 +74,14 @@ def test_the_antialiased_methods_agree_on_a_smooth_picture(method):
     )
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mirrored_image_is_the_same_with_and_without_opencv(channels, monkeypatch):
+    picture = fakes.picture(5, 7, channels)[1:]
+    assert np.array_equal(resampling.mirror(picture), picture[:, ::-1])
+    monkeypatch.setattr(resampling, "opencv", lambda: None)
+    assert np.array_equal(resampling.mirror(picture), picture[:, ::-1])
+
+
 def test_a_warp_by_the_identity_changes_nothing_and_by_whole_pixels_shifts():
     images = np.stack([fakes.picture(9, 12, 2, seed=i) for i in range(3)])
     identity = np.tile(np.eye(2, 3), (3, 1, 1))

@@ -197,7 +197,7 @@ class FlipLR(ImageOp):
     random: ClassVar[bool] = True
 
     def apply(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        return image[:, ::-1] if rng.random() < 0.5 else image
+        return resampling.mirror(image) if rng.random() < 0.5 else image
 
     def apply_batch(self, images: PixelBatch, rngs: Generators) -> PixelBatch:
         mirrored = np.array([rng.random() < 0.5 for rng in rngs])

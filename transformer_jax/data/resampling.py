@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 Pixels = UInt8[np.ndarray, "_height _width _channels"]
 METHODS = ("nearest", "bilinear", "area", "triangle", "bicubic", "lanczos")
 _CACHE = 256
+_AREA_ROWS = 64
 _BLOCK = 16384
 """Pixels warped at a time. Larger temporaries go back to the system every time: page faults, a fourfold cost."""
 
@@ -34,9 +35,7 @@ def resize(image: Pixels, height: int, width: int, method: str = "bilinear") -> 
         rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
         return image[rows[:, None], columns]
     if method == "area":
-        rows = _area(image.astype(np.float32), height)
-        both = _area(rows.swapaxes(0, 1), width).swapaxes(0, 1)
-        return np.ascontiguousarray(np.clip(both + np.float32(0.5), 0, 255).astype(np.uint8))
+        return _area(image, height, width)
     return _filtered(image, height, width, method)
 
 
@@ -84,14 +83,37 @@ def _nearest(size: int, new: int) -> np.ndarray:
     return np.minimum(((np.arange(new) + 0.5) * (size / new)).astype(np.int64), size - 1)
 
 
-def _area(image: np.ndarray, new: int) -> np.ndarray:
-    """Means over `new` equal stretches of the first axis, by differences of running sums."""
-    size = image.shape[0]
+def _area(image: Pixels, height: int, width: int) -> Pixels:
+    channels = image.shape[-1]
+    rows, row_weights = _area_taps(image.shape[0], height, 1)
+    columns, column_weights = _area_taps(image.shape[1], width, channels)
+    lines = np.ascontiguousarray(image).reshape(image.shape[0], -1)
+    out = np.empty((height, width * channels), np.uint8)
+    for start in range(0, height, _AREA_ROWS):
+        here = slice(start, start + _AREA_ROWS)
+        mixed = _mix(lines, 0, rows[:, here], row_weights[:, here, None])
+        out[here] = _mix(mixed, 1, columns, column_weights) + np.float32(0.5)
+    return out.reshape(height, width, channels)
+
+
+def _mix(lines: np.ndarray, axis: int, at: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted sum of the lines at each tap."""
+    total = lines.take(at[0], axis, mode="clip") * weights[0]
+    for tap in range(1, len(at)):
+        total += lines.take(at[tap], axis, mode="clip") * weights[tap]
+    return total
+
+
+@functools.lru_cache(_CACHE)
+def _area_taps(size: int, new: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The old pixels under each new one, and the shares of it that they cover: arrays [tap, new * channels]."""
     edges = np.arange(new + 1) * (size / new)
-    whole = np.minimum(edges.astype(np.int64), size)
-    sums = np.concatenate([np.zeros_like(image[:1], np.float64), np.cumsum(image, axis=0, dtype=np.float64)])
-    rest = (edges - whole)[:, None, None] * image[np.minimum(whole, size - 1)]
-    return np.diff(sums[whole] + rest, axis=0).astype(np.float32) * np.float32(new / size)
+    first = np.floor(edges[:-1] + 1e-9).astype(np.int64)
+    taps = int((np.ceil(edges[1:] - 1e-9).astype(np.int64) - first).max())
+    at = first + np.arange(taps)[:, None]
+    share = np.clip(np.minimum(at + 1, edges[1:]) - np.maximum(at, edges[:-1]), 0, None) * (new / size)
+    flat = np.minimum(at, size - 1)[:, :, None] * channels + np.arange(channels)
+    return flat.reshape(taps, -1), np.repeat(share, channels, axis=1).astype(np.float32)
 
 
 def _filtered(image: Pixels, height: int, width: int, method: str) -> Pixels:
@@ -103,6 +125,14 @@ def _filtered(image: Pixels, height: int, width: int, method: str) -> Pixels:
         return np.array(Image.fromarray(image).resize((width, height), resample))
     bands = [Image.fromarray(image[..., i]).resize((width, height), resample) for i in range(image.shape[-1])]
     return np.stack([np.asarray(band) for band in bands], -1)
+
+
+def mirror(image: Pixels) -> Pixels:
+    """The image mirrored left to right, side by side in memory (NumPy alone copies a reversed view pixel by pixel)."""
+    cv2 = opencv()
+    if cv2 is None or image.shape[-1] > 4:
+        return np.ascontiguousarray(image[:, ::-1])
+    return cv2.flip(image, 1).reshape(image.shape)
 
 
 def warp(
