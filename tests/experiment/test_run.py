@@ -1,6 +1,7 @@
 """One small experiment through its whole life."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from tests.experiment import small
 from transformer_jax import experiment, types
 from transformer_jax.training import checkpoint
+
+MIDDLE = {"checkpoint.every": "3", "checkpoint.keep_last": "2"}
 
 
 def state_of(folder):
@@ -25,7 +28,7 @@ def metrics_of(folder):
 def finished(tmp_path_factory):
     """Six undisturbed steps."""
     folder = tmp_path_factory.mktemp("finished")
-    return folder, experiment.train(small.tiny(), folder)
+    return folder, experiment.train(small.tiny(**MIDDLE), folder)
 
 
 def test_a_run_directory_holds_what_the_design_says(finished):
@@ -37,16 +40,27 @@ def test_a_run_directory_holds_what_the_design_says(finished):
     assert [line["step"] for line in metrics_of(folder) if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
-def test_three_steps_and_three_more_equal_six_bit_for_bit(finished, tmp_path):
+def test_a_run_continued_in_the_middle_equals_the_undisturbed_one_bit_for_bit(finished, tmp_path):
     folder, _ = finished
-    experiment.train(small.tiny(**{"train.total": "3"}), tmp_path, quiet=True)
-    allowed = small.tiny(**{"resume_allow": "('train.total',)"})
-    # The schedule of the first part is that of a run of three: what must be equal is a run stopped in the middle.
-    with pytest.raises(types.InputError, match="train.total"):
-        experiment.train(small.tiny(), tmp_path, quiet=True)
-    experiment.train(allowed, tmp_path, quiet=True)
-    _, meta = state_of(tmp_path)
-    assert meta["step"] == 6 and meta["examples"] == 96
+    shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    experiment.train(small.tiny(**MIDDLE), tmp_path / "run", quiet=True)
+    expected, found = state_of(folder), state_of(tmp_path / "run")
+    assert found[1]["examples"] == expected[1]["examples"] == 96
+    assert {name.split("/")[0] for name in found[0]} == {"params", "optimizer", "average", "step", "key"}
+    for name, leaf in expected[0].items():
+        np.testing.assert_array_equal(found[0][name], leaf, err_msg=name)
+    assert metrics_of(tmp_path / "run") == metrics_of(folder)
+
+
+def test_a_setting_that_shapes_the_run_may_not_change_unasked(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    longer = {**MIDDLE, "train.total": "8"}
+    with pytest.raises(types.InputError, match=r"train.total \(6 -> 8\) changed.*resume_allow=\"\('train.total',\)\""):
+        experiment.train(small.tiny(**longer), tmp_path / "run", quiet=True)
+    experiment.train(small.tiny(**longer, resume_allow="('train.total',)"), tmp_path / "run", quiet=True)
+    assert state_of(tmp_path / "run")[1]["step"] == 8
 
 
 def test_a_continued_run_reads_on_where_it_stopped_with_another_batch_size(finished, tmp_path):
