@@ -77,6 +77,16 @@ def test_required_continues_when_there_is_something(tmp_path):
     assert begun(tmp_path, resume="required")[0].clock.step == 3
 
 
+def test_when_every_checkpoint_was_corrupt_no_later_start_is_silently_from_scratch(tmp_path):
+    saved(tmp_path, 3)
+    (tmp_path / "3" / "meta" / "metadata").write_text("{}")
+    with pytest.warns(UserWarning, match="3 is corrupt"), pytest.raises(types.InputError, match="has none left"):
+        begun(tmp_path)
+    with pytest.raises(types.InputError, match="does not start over by itself: .* has 3.corrupt"):
+        begun(tmp_path)
+    assert begun(tmp_path, resume="never")[0].origin == "scratch"
+
+
 def test_never_fails_when_there_is_something(tmp_path):
     saved(tmp_path, 3)
     with pytest.raises(types.InputError, match="resume='never' needs a run directory without checkpoints: .* step 3"):

@@ -51,6 +51,10 @@ class Checkpointer:
         """The steps saved and committed, newest first."""
         return list(storage.steps(self.directory))
 
+    def corrupt(self) -> list[str]:
+        """The names of steps that were set aside because they were not what was saved."""
+        return sorted(path.name for path in self.directory.glob("*.corrupt*"))
+
     def has(self, step: int) -> bool:
         """Whether this step is saved, or being saved."""
         return step == self._started or step in storage.steps(self.directory)

@@ -67,6 +67,11 @@ def _check(checkpointer: checkpoint.Checkpointer, resume: str) -> None:
             f"resume='never' needs a run directory without checkpoints: {checkpointer.directory} has step {own[0]}."
             " Use another --workdir, or resume='auto'."
         )
+    if not own and resume == "auto" and checkpointer.corrupt():
+        raise types.InputError(
+            f"A run whose checkpoints are all corrupt does not start over by itself: {checkpointer.directory} has"
+            f" {', '.join(checkpointer.corrupt())}. Use another --workdir, or resume='never' to start over in this one."
+        )
     if not own and resume == "required":
         raise types.InputError(
             f"resume='required' needs a checkpoint to continue from: {checkpointer.directory} has none that is whole."
