@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +12,18 @@ from flax import nnx
 from transformer_jax import axes, models, paths, types
 from transformer_jax.models import functional, vit
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+from .test_golden import GOLDEN, maker
+
 COUNTS = json.loads((GOLDEN / "vit_parameters.json").read_text())
-TINY = dict(variant=None, width=16, depth=2, heads=2, mlp_dim=32, patch=4, image_size=(8, 12), num_classes=5)
-OPTIONS = {
-    "as in the paper": {},
-    "gap sincos2d pre_logits": dict(pool="gap", position="sincos2d", pre_logits=True),
-    "map sincos1d": dict(pool="map", position="sincos1d", pre_logits=7),
-    "none post rmsnorm": dict(position="none", norm_placement="post", norm="rmsnorm"),
-    "22b": dict(norm_placement="parallel", qk_norm=True, pool="map"),
-    "registers": dict(registers=3, layer_scale=0.1, mlp="gated", activation="silu", kv_heads=1),
-    "gap with a class token": dict(pool="gap", class_token=True, registers=2, activation="gelu_erf"),
-}
+TINY, OPTIONS = maker.TINY, maker.OPTIONS
 
 
 def build(**options):
     return functional.from_family("vit", **(TINY | {"head_zero": False} | options))
+
+
+def init(model):
+    return jax.jit(model.init)(jax.random.key(0))
 
 
 def images(size=(8, 12), batch=2):
@@ -67,7 +62,7 @@ def test_numbers_given_replace_those_of_the_variant():
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_trains_every_parameter(name):
     model = build(**OPTIONS[name])
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = init(model)
     labels = jnp.eye(5)[jnp.array([1, 3])]
 
     def loss(params):
@@ -94,16 +89,16 @@ def test_every_parameter_carries_words_of_the_vocabulary(name):
 
 def test_features_are_what_the_head_sees():
     model = build(pre_logits=7)
-    params = model.init(jax.random.key(0))
-    features = model.apply(params, images(), method="features")
+    params = init(model)
+    features = jax.jit(lambda p: model.apply(p, images(), method="features"))(params)
     assert features.shape == (2, 7) and float(jnp.abs(features).max()) <= 1.0
     logits = features @ params["head"]["kernel"] + params["head"]["bias"][None]
-    np.testing.assert_allclose(model.apply(params, images()), logits, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, images()), logits, atol=1e-6)
 
 
 def test_the_head_starts_at_zero_with_its_bias():
     model = build(head_zero=True, head_bias=-10.0)
-    np.testing.assert_array_equal(model.apply(model.init(jax.random.key(0)), images()), np.full((2, 5), -10.0))
+    np.testing.assert_array_equal(jax.jit(model.apply)(init(model), images()), np.full((2, 5), -10.0))
 
 
 def test_without_position_the_order_of_the_patches_does_not_matter():
@@ -111,31 +106,33 @@ def test_without_position_the_order_of_the_patches_does_not_matter():
     flipped = image.reshape(2, 2, 4, 3, 4, 3)[:, ::-1, :, ::-1].reshape(image.shape)
     for position in ("none", "learned", "sincos2d"):
         model = build(position=position)
-        params = model.init(jax.random.key(0))
-        gap = float(jnp.abs(model.apply(params, image) - model.apply(params, flipped)).max())
+        params = init(model)
+        apply = jax.jit(model.apply)
+        gap = float(jnp.abs(apply(params, image) - apply(params, flipped)).max())
         assert (gap < 1e-5) == (position == "none"), position
 
 
 def test_registers_have_no_position_and_are_not_pooled():
     plain, more = build(pool="gap"), build(pool="gap", registers=2)
-    params = more.init(jax.random.key(0))
+    params = init(more)
     assert params["position"].shape == (6, 16) and params["registers"].shape == (2, 16)
-    tokens = more.apply(params, images(), method="tokens")
+    tokens = jax.eval_shape(lambda p: more.apply(p, images(), method="tokens"), params)
     assert tokens.shape == (2, 8, 16)
+    with_noise = jax.jit(more.apply)(params, images())
     del params["registers"]
-    assert plain.apply(params, images(), method="tokens").shape == (2, 6, 16)
+    assert float(jnp.abs(with_noise - jax.jit(plain.apply)(params, images())).max()) > 1e-4
 
 
 def test_dropout_needs_a_key_and_follows_it():
     model = build(dropout=0.3, stochastic_depth=0.3)
-    params = model.init(jax.random.key(0))
+    params = init(model)
     run = jax.jit(lambda key: model.apply(params, images(), key=key))
     one, again, other = run(jax.random.key(1)), run(jax.random.key(1)), run(jax.random.key(2))
     np.testing.assert_array_equal(one, again)
     assert (one != other).all()
-    still = model.apply(params, images())
-    np.testing.assert_array_equal(still, model.apply(params, images()))
-    np.testing.assert_allclose(still, build().apply(params, images()), atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(params, images()), jax.jit(build().apply)(params, images()), atol=1e-6
+    )
 
 
 def walk(jaxpr):
@@ -167,7 +164,7 @@ def test_in_bfloat16_softmax_statistics_and_logits_are_float32(pool):
 
 def test_a_tiny_model_learns_eight_images_by_heart():
     model = build(image_size=8)
-    params, image, label = model.init(jax.random.key(0)), images((8, 8), 8), jnp.arange(8) % 5
+    params, image, label = init(model), images((8, 8), 8), jnp.arange(8) % 5
 
     def loss(params):
         return -jnp.mean(jax.nn.log_softmax(model.apply(params, image))[jnp.arange(8), label])
