@@ -4,6 +4,8 @@ import collections
 import itertools
 import logging
 import pickle
+import subprocess
+import sys
 import threading
 import time
 
@@ -151,6 +153,15 @@ def test_reading_ahead_changes_nothing(options):
 
 
 @pytest.mark.slow
+def test_a_worker_process_names_a_corrupt_image():
+    with pytest.raises(types.InputError, match=r"fake train\[3\]"):
+        _take(_train(Files(10, bad=[3]), "decode(1) | resize(6)", workers=1), 3)
+    pipe = _train(Files(10, bad=[3]), "decode(1) | resize(6)", batch_size=10, workers=1, on_bad_image="skip")
+    _take(pipe, 1)
+    assert pipe.skipped == 1
+
+
+@pytest.mark.slow
 def test_worker_processes_change_nothing_and_leave_nothing_behind():
     preprocess = "decode(1) | resize(12) | shift(2)"
     expected = _joined(_take(_train(Files(30), preprocess), 9))
@@ -168,6 +179,29 @@ def test_closing_ends_the_threads():
     assert _eventually(lambda: not set(threading.enumerate()) - before)
     list(_evaluate(Files(50), batch_size=8))
     assert _eventually(lambda: not set(threading.enumerate()) - before)
+
+
+def test_a_closed_stream_says_so():
+    stream = _train().batches(0)
+    stream.close()
+    stream.close()
+    with pytest.raises(ValueError, match="stream is closed"):
+        next(stream)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_program_that_forgets_to_close_ends_quietly(workers, tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        "from transformer_jax.data import pipeline, sources\n"
+        "if __name__ == '__main__':\n"
+        "    source = sources.open_source('digits')\n"
+        f"    train = pipeline.Train(source, 'shift(1)', batch_size=8, seed=0, workers={workers}, threads=2)\n"
+        "    stream = train.batches(0)\n"
+        "    batch = next(stream)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def _eventually(holds):

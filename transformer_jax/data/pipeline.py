@@ -151,9 +151,7 @@ class Evaluate(_Pipeline):
         return math.ceil(self.num_examples / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        chunks = _EvaluateChunks(
-            self._loader, self.num_examples, self.batch_size, self._process, self._chunk_size, self.image_shape
-        )
+        chunks = _EvaluateChunks(self._loader, self.num_examples, self._process, self._chunk_size)
         length = self.num_batches * (self.local_batch_size // self._chunk_size)
         self.skipped = 0
         with contextlib.closing(self._stream(chunks, length, finish=self._mask)) as stream:
@@ -180,17 +178,9 @@ class _TrainChunks:
 class _EvaluateChunks:
     """Chunk c of one process of a single pass; examples beyond the end are padding."""
 
-    def __init__(
-        self,
-        loader: loading.Loader,
-        length: int,
-        batch_size: int,
-        process: tuple[int, int],
-        size: int,
-        image_shape: tuple[int, ...],
-    ):
-        self._loader, self._length, self._batch_size = loader, length, batch_size
-        self._process, self._size, self._image_shape = process, size, image_shape
+    def __init__(self, loader: loading.Loader, length: int, process: tuple[int, int], size: int):
+        self._loader, self._length = loader, length
+        self._process, self._size = process, size
 
     def __call__(self, chunk: int) -> Batch:
         first, stride = self._process
@@ -238,15 +228,18 @@ class Stream:
         self._per_batch = per_batch
         self._finish = finish
         self._copy = workers > 0
-        self._chunks = iter(dataset)
+        self._open = [iter(dataset)]
         # At the latest when the program ends, while there still is an interpreter to end threads and processes in.
-        self._end = weakref.finalize(self, self._chunks.close)
+        self._end = weakref.finalize(self, _close, self._open)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        chunks = [next(self._chunks) for _ in range(self._per_batch)]
+        if not self._open:
+            raise ValueError("This stream is closed. Ask the pipeline for another.")
+        source = self._open[0]
+        chunks = [next(source) for _ in range(self._per_batch)]
         if len(chunks) == 1 and not self._copy:
             return self._finish(chunks[0])
         return self._finish({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
@@ -254,6 +247,12 @@ class Stream:
     def close(self) -> None:
         """Stops reading ahead: threads end after the chunk they are at, worker processes now."""
         self._end()
+
+
+def _close(opened: list[Any]) -> None:
+    """Closes the iterator and lets go of it: Grain closes again when it is collected, which must not be at the exit."""
+    while opened:
+        opened.pop().close()
 
 
 def _mark_flags_parsed() -> None:
