@@ -42,16 +42,8 @@ class _Pipeline:
         prefetch: int = 2,
         ids: bool = False,
     ):
-        if batch_size < 1 or batch_size % process_count:
-            raise types.InputError(
-                f"batch_size counts the examples of all processes and divides by their number: {batch_size} examples,"
-                f" {process_count} processes."
-            )
-        if on_bad_image not in ("raise", "skip"):
-            raise types.InputError(f'on_bad_image is "raise" or "skip", not {on_bad_image!r}.')
-        if not 0 <= process_index < process_count:
-            raise types.InputError(f"process_index lies in 0..{process_count - 1}, not {process_index}.")
-        if prefetch < 0 or workers < 0 or (threads is not None and threads < 0):
+        _check(batch_size, process_index, process_count, on_bad_image)
+        if min(prefetch, workers, threads or 0) < 0:
             raise types.InputError(f"threads, workers and prefetch are not negative: {threads}, {workers}, {prefetch}.")
         plan = loading.plan(ops.parse(preprocess))
         self.source = source
@@ -92,6 +84,18 @@ class _Pipeline:
             workers=self._workers,
             prefetch=self._prefetch,
         )
+
+
+def _check(batch_size: int, process_index: int, process_count: int, on_bad_image: str) -> None:
+    if batch_size < 1 or batch_size % process_count:
+        raise types.InputError(
+            f"batch_size counts the examples of all processes and divides by their number: {batch_size} examples,"
+            f" {process_count} processes."
+        )
+    if on_bad_image not in ("raise", "skip"):
+        raise types.InputError(f'on_bad_image is "raise" or "skip", not {on_bad_image!r}.')
+    if not 0 <= process_index < process_count:
+        raise types.InputError(f"process_index lies in 0..{process_count - 1}, not {process_index}.")
 
 
 class Train(_Pipeline):
