@@ -21,7 +21,7 @@ SPLITS = {
     "digits_300": ("train[:240]", "validation[:60]"),
     "digits_all": ("train", "validation"),
 }
-STEPS = {"digits_50": 200, "digits_100": 200, "digits_300": 300, "digits_all": 600}
+STEPS = {"digits_50": 80, "digits_100": 100, "digits_300": 150, "digits_all": 400}
 ENLARGED = "resize(24) | value_range(-1, 1)"
 AUGMENTED = "resize(24) | shift(2) | value_range(-1, 1)"
 
@@ -32,15 +32,15 @@ def get_config(target: str = "digits_100", method: str = "finetune") -> ml_colle
     config = configs.load(str(pathlib.Path(__file__).with_name("pretrain.py")))
     config.name = f"{target}_{method}"
     config.model.image_size = 24
-    config.data = dict(source="digits", split=f"{train}+{dev}", preprocess=AUGMENTED, batch_size=50)
+    config.data = dict(source="digits", split=f"{train}+{dev}", preprocess=AUGMENTED, batch_size=32)
     config.train = dict(total=STEPS[target] * (1 if method == "finetune" else 2), log_every="10%")
     config.evals = dict(eval=dict(source="digits", split="test", preprocess=ENLARGED, batch_size=360))
     config.checkpoint = dict()
     if method == "finetune":
-        config.optim = dict(name="adamw", weight_decay=0.0)
+        config.optim = dict(name="adamw", b2=0.99, weight_decay=0.0)
         config.schedule = dict(name="cosine", base=1e-3, warmup="10%")
         config.init_from = dict(path="runs/digits/pretrain", head="reset")
     else:
-        config.optim = dict(name="adamw", weight_decay=0.05)
+        config.optim = dict(name="adamw", b2=0.99, weight_decay=0.05)
         config.schedule = dict(name="cosine", base=1e-3, warmup="10%")
     return config

@@ -9,7 +9,7 @@ Command   transformer-jax train --config experiments/digits/pretrain.py --workdi
 import ml_collections
 
 
-def get_config(steps: str = "2000") -> ml_collections.ConfigDict:
+def get_config(steps: str = "4000") -> ml_collections.ConfigDict:
     """`steps` is the length of the run."""
     config = ml_collections.ConfigDict()
     config.name = "digits_pretrain"
@@ -26,9 +26,9 @@ def get_config(steps: str = "2000") -> ml_collections.ConfigDict:
         channels=1,
         pool="gap",
     )
-    config.data = dict(source="glyphs", preprocess="value_range(-1, 1)", batch_size=128)
-    config.optim = dict(name="adamw", weight_decay=0.05)
-    config.schedule = dict(name="cosine", base=2e-3, warmup="5%")
+    config.data = dict(source="glyphs", preprocess="value_range(-1, 1)", batch_size=64)
+    config.optim = dict(name="adamw", b2=0.99, weight_decay=0.05)
+    config.schedule = dict(name="cosine", base=4e-3, warmup="5%")
     config.train = dict(total=int(steps), log_every=100)
     config.evals = dict(
         val=dict(source="glyphs", split="validation", preprocess="value_range(-1, 1)", batch_size=500, every="25%")

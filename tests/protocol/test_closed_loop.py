@@ -38,7 +38,7 @@ def trained(monkeypatch):
 
 
 def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(trained, tmp_path):
-    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared())
+    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared(), final=TARGET.final)
     result = runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=3)
     assert result["lr"] == 0.2  # 0.2 and 0.3 are equally right on dev; 0.2 has the lower loss
     assert result["runs"] == pytest.approx([0.80, 0.81, 0.82])
@@ -50,7 +50,7 @@ def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(tr
 
 
 def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path):
-    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared())
+    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared(), final=TARGET.final)
     runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=2)
     judged = [c["evals"]["eval"]["split"] for c in trained]
     assert judged == ["validation[:20]"] * 3 + ["test"] * 2
@@ -58,7 +58,7 @@ def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path)
 
 def test_a_finished_run_is_not_run_again(trained, tmp_path):
     for _ in range(2):
-        closed_loop._Runner(tmp_path, shared=experiment.Shared()).method(
+        closed_loop._Runner(tmp_path, shared=experiment.Shared(), final=TARGET.final).method(
             "finetune", TARGET.finetune, (0.1,), TARGET, seeds=1
         )
     assert len(trained) == 2

@@ -54,7 +54,8 @@ def train(
         evaluations = setups.evaluations(setup, shared)
         begun = _begin(setup, checkpointer, shared, evaluations, _silent if quiet else print)
         _check_changes(setup, begun.meta, _silent if quiet else print)
-        numbers = rundir.Numbers(folder, begun.clock.step, setup.total_steps, quiet=quiet)
+        kept = begun.clock.step if begun.origin == "own" else None
+        numbers = rundir.Numbers(folder, kept, setup.total_steps, quiet=quiet)
         if not quiet:
             rundir.introduce(folder, setup, print)
         try:

@@ -26,17 +26,18 @@ def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> 
 class Numbers:
     """The writers of a run, and the last value of every metric they were given.
 
-    A quiet run writes `metrics.jsonl` only; others also TensorBoard events, and lines or a progress bar for people.
+    `kept` is the step of its own that the run continues from: lines up to it stay. A quiet run writes `metrics.jsonl` only; others also TensorBoard events, and lines or a progress bar for people.
     """
 
-    def __init__(self, folder: Path, step: int, total_steps: int, *, quiet: bool):
+    def __init__(self, folder: Path, kept: int | None, total_steps: int, *, quiet: bool):
         self.folder = folder
         self.quiet = quiet
         self.last: dict[str, float] = {}
-        self._bar = reporting.Bar(total_steps, start=step) if sys.stdout.isatty() and not quiet else None
-        writers: list[reporting.Writer] = [reporting.JsonLines(folder / reporting.METRICS, keep_until=step), self]
+        until = -1 if kept is None else kept
+        self._bar = reporting.Bar(total_steps, start=kept or 0) if sys.stdout.isatty() and not quiet else None
+        writers: list[reporting.Writer] = [reporting.JsonLines(folder / reporting.METRICS, keep_until=until), self]
         if not quiet:
-            writers.append(reporting.TensorBoard(folder / "tensorboard", keep_until=step))
+            writers.append(reporting.TensorBoard(folder / "tensorboard", keep_until=until))
             writers.append(self._bar or reporting.Console())
         self._writers = reporting.Writers(writers)
 

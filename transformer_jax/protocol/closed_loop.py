@@ -99,7 +99,7 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
     targets = settings["targets"]
     for name, target in targets.items():
         target = Target(**target)
-        runner = _Runner(folder / name, shared)
+        runner = _Runner(folder / name, shared, final=target.final)
         finetune = dict(target.finetune, init_from=dict(target.finetune["init_from"] or {}, path=str(pretrained)))
         results[name] = {
             "finetune": runner.method("finetune", finetune, target.finetune_grid, target, settings["seeds"]),
@@ -119,9 +119,10 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
 class _Runner:
     """The runs of one target."""
 
-    def __init__(self, folder: Path, shared: experiment.Shared):
+    def __init__(self, folder: Path, shared: experiment.Shared, *, final: str):
         self.folder = folder
         self.shared = shared
+        self.final = final
 
     def method(
         self, method: str, settings: Mapping[str, Any], grid: Sequence[float], target: Target, seeds: int
@@ -140,7 +141,7 @@ class _Runner:
     def _train(
         self, method: str, name: str, settings: Mapping[str, Any], rate: float, seed: int, split: str, judged: str
     ) -> dict[str, float]:
-        """One run on `split`, judged on the split `judged`: its last metrics."""
+        """One run on `split`, judged on the split `judged`: its last metrics. Final runs leave a checkpoint."""
         settings = dict(
             settings,
             seed=seed,
@@ -149,7 +150,8 @@ class _Runner:
             evals=dict(settings["evals"], **{EVALUATOR: dict(settings["evals"][EVALUATOR], split=judged)}),
         )
         folder = self.folder / method / name
-        return once(folder, settings, lambda: experiment.train(settings, folder, shared=self.shared, quiet=True))
+        options = {"shared": self.shared, "quiet": True, "save": split == self.final}
+        return once(folder, settings, lambda: experiment.train(settings, folder, **options))
 
     def probe(self, settings: Mapping[str, Any], target: Target) -> dict[str, Any]:
         """The linear probe: its penalty is picked on the development split, then it is fitted on the full one."""
