@@ -5,23 +5,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transformer_jax.nn import linear
+from transformer_jax.nn import lean, linear
 
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize(("inputs", "outputs"), [((6,), (5,)), ((6,), (2, 4)), ((2, 3), (5,)), ((2, 3), (2, 4))])
 def test_a_dense_layer_is_the_tensor_product_in_both_layouts(flat, inputs, outputs, monkeypatch):
-    monkeypatch.setattr(linear, "flatten_tokens", lambda: flat)
+    monkeypatch.setattr(lean, "wanted", lambda: flat)
     names = ("embed",) * len(inputs) + ("mlp",) * len(outputs)
-    bias_init = nnx.initializers.normal(1.0)
-    layer = linear.Dense(inputs, outputs, axes=names, bias_init=bias_init, rngs=nnx.Rngs(0))
+    layer = linear.Dense(inputs, outputs, axes=names, rngs=nnx.Rngs(0))
+    layer.bias[...] = jnp.arange(float(layer.bias.size)).reshape(outputs)
     x = np.random.default_rng(0).normal(size=(2, 3, *inputs)).astype(np.float32)
     expected = np.tensordot(x, np.asarray(layer.kernel[...]), axes=len(inputs)) + np.asarray(layer.bias[...])
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=2e-6)
-
-
-def test_tokens_are_flattened_on_cpu():
-    assert linear.flatten_tokens()
 
 
 def test_the_fan_in_of_a_kernel_counts_all_its_inputs():

@@ -182,7 +182,7 @@ class ViT(nnx.Module):
             (config.num_classes,),
             axes=("mlp" if hidden else "embed", "classes"),
             kernel_init=linear.ZEROS if config.head_zero else linear.LECUN,
-            bias_init=nnx.initializers.constant(config.head_bias),
+            bias=config.head_bias,
             param_dtype=param_dtype,
             rngs=rngs,
         )

@@ -38,8 +38,9 @@ def dense(x: Float[Array, "..."], kernel: Float[Array, "..."], bias: Float[Array
 class Dense(nnx.Module):
     """A linear map from the trailing axes `inputs` of a token to `outputs`.
 
-    `axes` names the axes of the kernel, inputs first. An initialiser sees the kernel as a matrix, so the fan-in of
-    `(heads, head_dim) -> embed` is `heads * head_dim`, as in the published ViT.
+    `axes` names the axes of the kernel, inputs first. Biases start at `bias`: no random number is drawn for them. An
+    initialiser sees the kernel as a matrix, so the fan-in of `(heads, head_dim) -> embed` is `heads * head_dim`, as in
+    the published ViT.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Dense(nnx.Module):
         axes: tuple[str, ...],
         use_bias: bool = True,
         kernel_init: nnx.Initializer = LECUN,
-        bias_init: nnx.Initializer = ZEROS,
+        bias: float = 0.0,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -58,8 +59,7 @@ class Dense(nnx.Module):
         self.contract, self.dtype = len(inputs), dtype
         matrix = kernel_init(rngs.params(), (math.prod(inputs), math.prod(outputs)), param_dtype)
         self.kernel = nnx.Param(matrix.reshape(*inputs, *outputs), axes=axes)
-        bias = bias_init(rngs.params(), tuple(outputs), param_dtype) if use_bias else None
-        self.bias = None if bias is None else nnx.Param(bias, axes=axes[len(inputs) :])
+        self.bias = nnx.Param(jnp.full(outputs, bias, param_dtype), axes=axes[len(inputs) :]) if use_bias else None
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         bias = None if self.bias is None else self.bias[...].astype(self.dtype)

@@ -20,7 +20,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-_START: dict[str, Any] = dict(kernel_init=linear.XAVIER, bias_init=nnx.initializers.normal(1e-6))  # as Google's ViT
 
 
 class MLP(nnx.Module):
@@ -38,7 +37,9 @@ class MLP(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        some: dict[str, Any] = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **_START)
+        some: dict[str, Any] = dict(
+            kernel_init=linear.XAVIER, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
         self.activation = activation
         self.up = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), **some)
         self.down = linear.Dense((hidden,), (width,), axes=("mlp", "embed"), **some)
@@ -71,7 +72,7 @@ class GatedMLP(MLP):
     ):
         some: dict[str, Any] = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         super().__init__(width, hidden, activation=activation, dropout=dropout, **some)
-        self.gate = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), **some, **_START)
+        self.gate = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), kernel_init=linear.XAVIER, **some)
 
     def hidden(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length mlp"]:
         """The hidden features of each token, gated."""
