@@ -26,7 +26,8 @@ def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> 
 class Numbers:
     """The writers of a run, and the last value of every metric they were given.
 
-    `kept` is the step of its own that the run continues from: lines up to it stay. A quiet run writes `metrics.jsonl` only; others also TensorBoard events, and lines or a progress bar for people.
+    `kept` is the step of its own that the run continues from: metric lines up to it stay. A quiet run writes
+    `metrics.jsonl` only; others also TensorBoard events, and lines or a progress bar for people.
     """
 
     def __init__(self, folder: Path, kept: int | None, total_steps: int, *, quiet: bool):
