@@ -26,7 +26,7 @@ _VERSION = "1"
 _BLOCK = 128
 """Examples computed together: enough to pay for the calls, few enough for the cache."""
 
-_SCALARS = 18
+_SCALARS = 17
 _CONTROLS = 4
 """Control points of the displacement, along one axis."""
 _UNIT = 64
@@ -113,7 +113,7 @@ def _ink(faces, labels, x, y, u: Float32[np.ndarray, "2 batch"]) -> Float32[np.n
     templates = typefaces.templates()
     distance = _sample(templates.distance, faces * len(CLASS_NAMES) + labels, x, y)
     half_width = templates.half_width[faces, labels]
-    grow = np.maximum(_between(u[0], 0.07, 0.16) - half_width, -0.7 * half_width)  # hairlines of a serif face survive
+    grow = np.maximum(_between(u[0], 0.07, 0.16) - half_width, -0.5 * half_width)  # hairlines of a serif face survive
     softness = _between(u[1], 0.05, 0.12)
     return np.clip(0.5 + (grow[:, None] - distance) / softness[:, None], 0, 1)
 
