@@ -105,6 +105,9 @@ class Classification:
     batch_size: int
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_dir: str | None = None
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    threads: int | None = None
+    workers: int = 0
     every: Duration | None = None
 
 
@@ -120,6 +123,9 @@ class FewShot:
     batch_size: int
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_dir: str | None = None
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    threads: int | None = None
+    workers: int = 0
     shots: Sequence[int] = (1, 5, 10, 25)
     seeds: int = 3
     l2: Sequence[float] = (1024.0,)

@@ -56,7 +56,14 @@ class Shared:
 
     def eval_pipeline(self, section: Mapping[str, Any], split: str) -> pipeline.Evaluate:
         """Every example of a split once, as an evaluator's section says."""
-        return pipeline.Evaluate(self.source(section, split), section["preprocess"], batch_size=section["batch_size"])
+        return pipeline.Evaluate(
+            self.source(section, split),
+            section["preprocess"],
+            batch_size=section["batch_size"],
+            threads=section["threads"],
+            workers=section["workers"],
+            on_bad_image=section["on_bad_image"],
+        )
 
     def weights(self, path: str) -> convert.Source:
         """The weights at a path, read once."""
