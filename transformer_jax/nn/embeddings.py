@@ -55,7 +55,8 @@ class PatchEmbedding(nnx.Module):
     def __call__(self, image: Float[Array, "batch height width channels"]) -> Float[Array, "batch length embed"]:
         kernel = self.kernel[...].astype(self.dtype)
         matrix = kernel.reshape(-1, kernel.shape[-1])
-        return linear.dense(patches(image.astype(self.dtype), self.patch), matrix, self.bias[...].astype(self.dtype))
+        bias = self.bias[...].astype(self.dtype)
+        return linear.dense(patches(image.astype(self.dtype), self.patch), kernel=matrix, bias=bias)
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from transformer_jax import paths, types
-from transformer_jax.nn import masks
+from transformer_jax.nn import lean, masks
 
 BACKENDS = ("auto", "xla", "cudnn")
 
@@ -139,6 +139,8 @@ def xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | No
 
     Grouped queries stand as more rows of their one key head, so keys and values are never repeated.
     """
+    if lean.wanted():
+        return lean.attention(query * query.shape[-1] ** -0.5, key, value, mask)
     batch, length, heads, head_dim = query.shape
     memory, kv_heads, value_dim = key.shape[1], key.shape[2], value.shape[3]
     rows = heads // kv_heads * length

@@ -1,7 +1,7 @@
-"""Dense layers over one or several trailing axes, and the one place that decides the layout of their input."""
+"""Dense layers over one or several trailing axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,30 +9,26 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from transformer_jax.nn import lean
+
 XAVIER = nnx.initializers.xavier_uniform()
 LECUN = nnx.initializers.lecun_normal()
 ZEROS = nnx.initializers.zeros_init()
 
 
-def flatten_tokens() -> bool:
-    """Whether dense layers see their tokens as rows of a matrix: on CPU, where XLA is twice as slow on 3-D input.
-
-    Accelerators do not care, and there the tokens keep their axes so that the compiler sees which one is sharded.
-    """
-    return jax.default_backend() == "cpu"
-
-
-def dense(x: Float[Array, "..."], kernel: Float[Array, "..."], bias: Float[Array, "..."] | None, *, contract: int = 1):
-    """`x @ kernel + bias`, contracting the last `contract` axes of `x` with the first ones of `kernel`."""
-    tokens, inputs, outputs = x.shape[: x.ndim - contract], kernel.shape[:contract], kernel.shape[contract:]
-    if flatten_tokens():
-        rows, columns = math.prod(inputs), math.prod(outputs)
-        y = x.reshape(math.prod(tokens), rows) @ kernel.reshape(rows, columns)
-        y = y if bias is None else y + bias.reshape(1, columns)
-        return y.reshape(*tokens, *outputs)
-    axes = tuple(range(len(tokens), x.ndim)), tuple(range(contract))
-    y = jax.lax.dot_general(x, kernel, (axes, ((), ())))
-    return y if bias is None else y + bias.reshape((1,) * len(tokens) + outputs)
+def dense(
+    *parts: Float[Array, "..."],
+    kernel: Float[Array, "..."],
+    bias: Float[Array, "..."] | None,
+    contract: int = 1,
+    combine: Callable[..., jax.Array] = lean.identity,
+) -> Float[Array, "..."]:
+    """`combine(*parts) @ kernel + bias`, contracting the last `contract` axes with the first ones of `kernel`."""
+    if lean.wanted():
+        return lean.dense(combine, contract, parts, kernel, bias)
+    x = combine(*parts)
+    y = jnp.tensordot(x, kernel, axes=contract)
+    return y if bias is None else y + bias.reshape((1,) * (x.ndim - contract) + bias.shape)
 
 
 class Dense(nnx.Module):
@@ -61,6 +57,13 @@ class Dense(nnx.Module):
         self.kernel = nnx.Param(matrix.reshape(*inputs, *outputs), axes=axes)
         self.bias = nnx.Param(jnp.full(outputs, bias, param_dtype), axes=axes[len(inputs) :]) if use_bias else None
 
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        bias = None if self.bias is None else self.bias[...].astype(self.dtype)
-        return dense(x.astype(self.dtype), self.kernel[...].astype(self.dtype), bias, contract=self.contract)
+    def __call__(
+        self, *parts: Float[Array, "..."], combine: Callable[..., jax.Array] = lean.identity
+    ) -> Float[Array, "..."]:
+        return dense(
+            *(part.astype(self.dtype) for part in parts),
+            kernel=self.kernel[...].astype(self.dtype),
+            bias=None if self.bias is None else self.bias[...].astype(self.dtype),
+            contract=self.contract,
+            combine=combine,
+        )

@@ -46,13 +46,20 @@ class MLP(nnx.Module):
         self.dropout_up = dropouts.Dropout(dropout, rngs=rngs)
         self.dropout_down = dropouts.Dropout(dropout, rngs=rngs)
 
-    def hidden(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length mlp"]:
-        """The hidden features of each token."""
-        return ACTIVATIONS[self.activation](self.up(x))
+    def parts(self, x: Float[Array, "batch length embed"]) -> tuple[Float[Array, "batch length mlp"], ...]:
+        """What the hidden features of each token are made from."""
+        return (self.up(x),)
+
+    @property
+    def combine(self) -> Callable[..., jax.Array]:
+        """Makes the hidden features of the parts."""
+        return ACTIVATIONS[self.activation]
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        hidden = axes.constrain(self.hidden(x), "batch", "length", "mlp")
-        return self.dropout_down(self.down(self.dropout_up(hidden)))
+        parts = tuple(axes.constrain(part, "batch", "length", "mlp") for part in self.parts(x))
+        if self.dropout_up.rate:
+            return self.dropout_down(self.down(self.dropout_up(self.combine(*parts))))
+        return self.dropout_down(self.down(*parts, combine=self.combine))
 
 
 class GatedMLP(MLP):
@@ -74,9 +81,18 @@ class GatedMLP(MLP):
         super().__init__(width, hidden, activation=activation, dropout=dropout, **some)
         self.gate = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), kernel_init=linear.XAVIER, **some)
 
-    def hidden(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length mlp"]:
-        """The hidden features of each token, gated."""
-        return ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
+    def parts(self, x: Float[Array, "batch length embed"]) -> tuple[Float[Array, "batch length mlp"], ...]:
+        """The gate and what it lets through."""
+        return self.gate(x), self.up(x)
+
+    @property
+    def combine(self) -> Callable[..., jax.Array]:
+        """The activation of the gate, times what it lets through."""
+        return functools.partial(_gated, ACTIVATIONS[self.activation])
+
+
+def _gated(activation: Callable[[jax.Array], jax.Array], gate: jax.Array, up: jax.Array) -> jax.Array:
+    return activation(gate) * up
 
 
 MLPS = {"plain": MLP, "gated": GatedMLP}

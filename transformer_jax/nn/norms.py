@@ -6,6 +6,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from transformer_jax.nn import lean
+
 
 class LayerNorm(nnx.Module):
     """`(x - mean) / sqrt(variance + epsilon) * scale + bias` (Ba et al., 1607.06450)."""
@@ -27,6 +29,9 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         x = x.astype(jnp.float32)
+        if lean.wanted():
+            scale, bias = (None if p is None else p[...].astype(jnp.float32) for p in (self.scale, self.bias))
+            return lean.layer_norm(self.epsilon, x, scale, bias).astype(self.dtype)
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
         return _affine(centred * inverse, self.scale, self.bias).astype(self.dtype)
