@@ -1,8 +1,12 @@
 """An experiment of seconds."""
 
+from pathlib import Path
+
 import ml_collections
 
 from transformer_jax import experiment
+
+ROOT = Path(__file__).parents[2]
 
 
 def tiny(**changes):
