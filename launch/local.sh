@@ -7,6 +7,7 @@
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="${VENV:-$root/.venv}"
+case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
 say() { printf 'launch/local.sh: %s\n' "$*" >&2; }
 
 verb="${1:-}"
@@ -17,29 +18,41 @@ esac
 extras="${EXTRAS:-}"
 [ "$verb" = test ] && extras="${extras:+$extras,}dev,images"
 
-# What is installed is remembered as one line an extra set: the hash of the two files that decide it.
-digest="$(cat "$root/pyproject.toml" "$root/constraints.txt" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d' ' -f1)"
+# What is installed is remembered as one line an extra set: the hash of the two files that decide it, and of PYTHON if named.
+digest="$({ cat "$root/pyproject.toml" "$root/constraints.txt"; echo "${PYTHON:-}"; } \
+  | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d' ' -f1)"
 stamp="$venv/.installed"
 have() { if [ -n "$extras" ]; then grep -qsxF "$digest [$extras]" "$stamp"; else grep -qsF "$digest " "$stamp"; fi; }
-if [ ! -x "$venv/bin/python" ] || ! have; then
+
+make_venv() {
   python="${PYTHON:-python3}"
-  command -v "$python" >/dev/null || { say "no '$python' on this machine: install Python 3.11 or newer, or name one with PYTHON=..."; exit 2; }
+  command -v "$python" >/dev/null || {
+    say "no '$python' on this machine: install Python 3.11 or newer, or name one with PYTHON=..."; exit 2; }
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     say "Python 3.11 or newer is needed, '$python' is $("$python" -V 2>&1): name another with PYTHON=..."; exit 2; }
-  target="$root${extras:+[$extras]}"
+  if [ -x "$venv/bin/python" ] && [ "$("$python" -V)" = "$("$venv/bin/python" -V)" ]; then return; fi
+  rm -rf "$venv"
   if command -v uv >/dev/null; then
-    say "installing transformer-jax${extras:+[$extras]} into ${venv#"$root"/} with uv"
-    [ -x "$venv/bin/python" ] || uv venv --quiet --python "$(command -v "$python")" "$venv"
+    uv venv --quiet --python "$(command -v "$python")" "$venv"
+  else
+    "$python" -m venv "$venv" || { rm -rf "$venv"; say "install the venv module (Debian: python3-venv), or uv"; exit 2; }
+  fi
+}
+
+if [ ! -x "$venv/bin/python" ] || ! have; then
+  make_venv
+  target="$root${extras:+[$extras]}"
+  say "installing transformer-jax${extras:+[$extras]} into ${venv#"$root"/}"
+  if command -v uv >/dev/null; then
     uv pip install --quiet --python "$venv/bin/python" --constraint "$root/constraints.txt" --editable "$target"
   else
-    say "installing transformer-jax${extras:+[$extras]} into ${venv#"$root"/} with pip (uv would be faster)"
-    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip --upgrade >/dev/null
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
       --constraint "$root/constraints.txt" --editable "$target"
   fi
   grep -qsF "$digest " "$stamp" || : >"$stamp"      # the files changed: what was installed before counts no more
   printf '%s [%s]\n' "$digest" "$extras" >>"$stamp"
-  say "done"
+  say "installed"
 fi
 
 if [ "$verb" = test ]; then
@@ -47,7 +60,9 @@ if [ "$verb" = test ]; then
   cd "$root"
   bin="$venv/bin"
   say "ruff, ty"
-  "$bin/ruff" check --quiet . && "$bin/ruff" format --quiet --check . && "$bin/ty" check --quiet
+  "$bin/ruff" check --quiet .
+  "$bin/ruff" format --quiet --check .
+  "$bin/ty" check --quiet
   say "pytest"
   exec "$bin/python" -m pytest --numprocesses "${PROCESSES:-2}" -m "${MARK:-not slow}" "$@"
 fi

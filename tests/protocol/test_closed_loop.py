@@ -4,10 +4,12 @@ import pytest
 
 from transformer_jax import experiment, types
 from transformer_jax.protocol import closed_loop
+from transformer_jax.training import preemption
 
 TARGET = closed_loop.Target(
     finetune={
         "name": "ft",
+        "init_from": None,
         "seed": 9,
         "schedule": {"base": 0},
         "data": {"split": "x"},
@@ -20,6 +22,12 @@ TARGET = closed_loop.Target(
     dev="validation[:20]",
     final="train[:80]+validation[:20]",
 )
+
+
+def runner_in(folder, pretrain=None, stop=None):
+    return closed_loop._Runner(
+        folder, "target", TARGET, pretrain or {"steps": 1}, experiment.Shared(), stop or preemption.Stop()
+    )
 
 
 @pytest.fixture
@@ -38,8 +46,8 @@ def trained(monkeypatch):
 
 
 def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(trained, tmp_path):
-    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared(), final=TARGET.final)
-    result = runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=3)
+    runner = runner_in(tmp_path)
+    result = runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=3)
     assert result["lr"] == 0.2  # 0.2 and 0.3 are equally right on dev; 0.2 has the lower loss
     assert result["runs"] == pytest.approx([0.80, 0.81, 0.82])
     assert result["mean"] == pytest.approx(0.81) and result["std"] == pytest.approx(0.01)
@@ -50,18 +58,33 @@ def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(tr
 
 
 def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path):
-    runner = closed_loop._Runner(tmp_path, shared=experiment.Shared(), final=TARGET.final)
-    runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, TARGET, seeds=2)
+    runner = runner_in(tmp_path)
+    runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=2)
     judged = [c["evals"]["eval"]["split"] for c in trained]
     assert judged == ["validation[:20]"] * 3 + ["test"] * 2
 
 
 def test_a_finished_run_is_not_run_again(trained, tmp_path):
     for _ in range(2):
-        closed_loop._Runner(tmp_path, shared=experiment.Shared(), final=TARGET.final).method(
-            "finetune", TARGET.finetune, (0.1,), TARGET, seeds=1
-        )
+        runner_in(tmp_path).method("finetune", TARGET.finetune, (0.1,), seeds=1)
     assert len(trained) == 2
+
+
+def test_another_pretraining_makes_the_fine_tuning_stale_and_a_moved_folder_does_not(trained, tmp_path):
+    runner_in(tmp_path / "a").method("finetune", TARGET.finetune, (0.1,), seeds=1)
+    (tmp_path / "a").rename(tmp_path / "b")
+    runner_in(tmp_path / "b").method("finetune", TARGET.finetune, (0.1,), seeds=1)
+    assert len(trained) == 2
+    with pytest.raises(types.InputError, match="pretrain.steps: 1 -> 2"):
+        runner_in(tmp_path / "b", {"steps": 2}).method("finetune", TARGET.finetune, (0.1,), seeds=1)
+
+
+def test_asked_to_stop_the_next_run_is_not_begun(trained, tmp_path):
+    stop = preemption.Stop()
+    stop.request()
+    with pytest.raises(preemption.Preempted):
+        runner_in(tmp_path, stop=stop).method("finetune", TARGET.finetune, (0.1,), seeds=1)
+    assert not trained
 
 
 def test_a_run_interrupted_before_its_outcome_is_run_again(tmp_path):

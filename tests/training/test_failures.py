@@ -22,7 +22,7 @@ def test_out_of_memory_says_what_to_change():
 
 def test_out_of_memory_does_not_advise_what_is_done_already():
     text = failures.out_of_memory(OOM, batch_size=3, accumulate=1, remat="full", devices=1)
-    assert "remat=full" not in text and "accumulate=2" not in text and "fsdp" not in text and "train.batch_size" in text
+    assert "remat=full" not in text and "accumulate=2" not in text and "fsdp" not in text and "data.batch_size" in text
 
 
 def test_other_errors_pass():

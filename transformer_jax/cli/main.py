@@ -71,7 +71,7 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
 def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int:
     """Call the verb; turn the errors a user is meant to read into exit codes."""
     from transformer_jax import types  # not above: these load JAX, and `--help` need not
-    from transformer_jax.training import preemption
+    from transformer_jax.training import failures, preemption
 
     verb = importlib.import_module(f"transformer_jax.cli.{arguments.verb}")
     arguments.overrides = overrides
@@ -80,9 +80,12 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int
     except types.InputError as error:
         print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
         return BAD_INPUT
-    except preemption.Preempted as stop:
-        print(f"transformer-jax {arguments.verb}: {stop}", file=sys.stderr)
+    except preemption.Preempted:
+        print(f"transformer-jax {arguments.verb}: asked to stop; the same command continues.", file=sys.stderr)
         return PREEMPTED
+    except failures.Diverged as error:
+        print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ of one process have in common. `Predictor` is a checkpoint as a function.
 from transformer_jax.experiment.run import train
 from transformer_jax.experiment.sections import resolve, schema
 from transformer_jax.experiment.setup import prepare, without_data
-from transformer_jax.experiment.shared import Shared
+from transformer_jax.experiment.shared import Shared, missing, preflight
 from transformer_jax.experiment.uses import Predictor, evaluate, probe, rehearse
 
 __all__ = [
     "Predictor",
     "Shared",
     "evaluate",
+    "missing",
+    "preflight",
     "prepare",
     "probe",
     "rehearse",

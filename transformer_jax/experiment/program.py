@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from transformer_jax import paths, types
+from transformer_jax.data import pipeline
 from transformer_jax.metrics import flops, losses
 from transformer_jax.models import functional
 from transformer_jax.optim import masks, optimizers
@@ -100,6 +101,26 @@ class Program:
             return image.astype(jnp.float32)
         low, high = self.pixel_range
         return image.astype(jnp.float32) * ((high - low) / 255) + low
+
+    def check(self, data: pipeline.Train | pipeline.Evaluate, where: str) -> None:
+        """`InputError` unless these examples are what the model takes: images, range of pixels, number of classes."""
+        config = self.model.config
+        if data.image_shape != config.image_shape:
+            raise types.InputError(
+                f"Images must have the shape the model takes: config.{where}.preprocess makes (height, width, channels)"
+                f" {data.image_shape}, the model takes {config.image_shape}. Change the sizes there, or"
+                " model.image_size and model.channels."
+            )
+        if data.pixel_range != self.pixel_range:
+            raise types.InputError(
+                f"Pixels must lie where the model learns them: config.{where}.preprocess ends in {data.pixel_range},"
+                f" config.data.preprocess in {self.pixel_range}. End both in the same value_range."
+            )
+        if data.num_classes != config.num_classes:
+            raise types.InputError(
+                f"The model must have a class for each label: it has {config.num_classes}, config.{where} has"
+                f" {data.num_classes}. Judge it on the classes it is trained on."
+            )
 
     def _predict(self, params: Any, batch: types.Batch) -> Float[Array, "batch classes"]:
         return self.model.apply(params, self.scale(batch["image"]))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 
 from transformer_jax import config, types
 from transformer_jax.evaluation import chance, classification
-from transformer_jax.experiment import rundir, weights
+from transformer_jax.experiment import rundir, sections, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.training import (
@@ -33,7 +34,7 @@ _FREE = re.compile(
 
 
 def train(
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | ml_collections.ConfigDict,
     workdir: str | os.PathLike[str],
     *,
     shared: sharing.Shared | None = None,
@@ -42,8 +43,11 @@ def train(
 ) -> dict[str, float]:
     """Train to the end of the run, or on from its last checkpoint; returns the last value of every metric.
 
-    `quiet` runs are parts of something larger: no console, TensorBoard or report. `save=False` leaves no checkpoint.
+    `settings` is a resolved experiment, or a config as an experiment file returns it. `quiet` runs are parts of
+    something larger: no console, TensorBoard or report. `save=False` leaves no checkpoint.
     """
+    if isinstance(settings, ml_collections.ConfigDict):
+        settings = sections.resolve(settings)
     shared = shared or sharing.Shared()
     folder = Path(workdir).expanduser().absolute()
     compilation.enable_cache(os.environ.get("TRANSFORMER_JAX_CACHE", "~/.cache/transformer_jax"))
@@ -157,8 +161,8 @@ def _check_classifier(
         if isinstance(item.evaluator, classification.Classification):
             scores = item.evaluator(begun.params)
             say(f"{item.evaluator.name} before fine-tuning: top1 {scores['top1']:.4f}")
-            found = {"examples": int(scores["examples"]), "classes": setup.data.num_classes}
-            chance.warn(item.evaluator.name, scores["top1"], **found)
+            examples, classes = int(scores["examples"]), setup.data.num_classes
+            chance.warn(item.evaluator.name, scores["top1"], examples=examples, classes=classes)
 
 
 def _check_changes(setup: setups.Setup, saved: Mapping[str, Any], say: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """What a run writes about itself: its configuration, where it ran, its numbers."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,20 +34,25 @@ class Numbers:
     def __init__(self, folder: Path, kept: int | None, total_steps: int, *, quiet: bool):
         self.folder = folder
         self.quiet = quiet
-        self.last: dict[str, float] = {}
+        self._last = _Last()
         until = -1 if kept is None else kept
         self._bar = reporting.Bar(total_steps, start=kept or 0) if sys.stdout.isatty() and not quiet else None
-        writers: list[reporting.Writer] = [reporting.JsonLines(folder / reporting.METRICS, keep_until=until), self]
+        writers: list[reporting.Writer] = [
+            reporting.JsonLines(folder / reporting.METRICS, keep_until=until),
+            self._last,
+        ]
         if not quiet:
             writers.append(reporting.TensorBoard(folder / "tensorboard", keep_until=until))
             writers.append(self._bar or reporting.Console())
         self._writers = reporting.Writers(writers)
+        for line in reporting.read(folder / reporting.METRICS):  # a run that was finished before has its numbers here
+            self._last.values.update({name: value for name, value in line.items() if name not in ("step", "wall")})
 
     def journal(self, setup: setups.Setup) -> journal.Journal:
         """The journal of the loop, writing here."""
         kinds = [device.device_kind for device in jax.devices()]
         peaks = [flops.peak(kind) for kind in kinds]
-        known = None if None in peaks else sum(peak for peak in peaks if peak)
+        known = None if None in peaks else math.fsum(peak for peak in peaks if peak)
         return journal.Journal(
             self._writers,
             total_steps=setup.total_steps,
@@ -58,15 +64,27 @@ class Numbers:
             progress=self._bar,
         )
 
+    @property
+    def last(self) -> dict[str, float]:
+        """The last value of every metric."""
+        return self._last.values
+
     def close(self) -> None:
-        """End every writer but this one."""
-        if self._writers is not None:
-            writers, self._writers = self._writers, None
-            writers.close()
+        """End every writer."""
+        self._writers.close()
+
+
+class _Last:
+    """A writer that remembers."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Remember the last values."""
-        self.last.update(values)
+        self.values.update(values)
 
     def text(self, message: str) -> None:
-        """Nothing to remember of a message."""
+        pass
+
+    def close(self) -> None:
+        pass

@@ -197,7 +197,7 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Fields]:
 def _choose(section: Any, key: str, table: Mapping[str, Any], where: str) -> Any:
     """The constructor that a section names with its `name` or `kind`."""
     name = section.get(key, "classification" if key == "kind" else None) if isinstance(section, Mapping) else None
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         near = paths.did_you_mean(str(name), table)
         raise types.InputError(f"config.{where}.{key} must be one of {', '.join(table)}, not {name!r}.{near}")
     return table[name]

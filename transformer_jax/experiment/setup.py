@@ -35,17 +35,22 @@ class Setup:
     def steps(self, duration: schedules.Duration | None) -> int | None:
         """A duration of this run in steps."""
         sizes = {"batch_size": self.batch_size, "epoch_examples": self.data.num_examples}
-        return None if duration is None else schedules.steps(duration, total=self.total_steps, **sizes)
+        found = None if duration is None else schedules.steps(duration, total=self.total_steps, **sizes)
+        if found == 0:
+            raise types.InputError(f"What is done every so often needs at least one step between: every={duration!r}.")
+        return found
 
 
 def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     """Open the data and build the program. Every fault of the configuration shows here, before anything is compiled."""
     devices.check_backend()
-    sharing.preflight(settings)
+    sharing.preflight(sharing.missing(settings))
+    if settings["train"]["accumulate"] < 1:
+        raise types.InputError(f"config.train.accumulate must be at least 1: it is {settings['train']['accumulate']}.")
     data = shared.train_pipeline(settings)
     settings = _with_classes(settings, data.num_classes)
     program = shared.program(settings, data.pixel_range)
-    _check_images(data.image_shape, program.model.config.image_shape)
+    program.check(data, "data")
     batch_size = settings["data"]["batch_size"]
     program.jit.check_batch(batch_size // settings["train"]["accumulate"])
     sizes = {"batch_size": batch_size, "epoch_examples": data.num_examples}
@@ -75,14 +80,6 @@ def _with_classes(settings: Mapping[str, Any], found: int) -> Mapping[str, Any]:
     return dict(settings, model=dict(settings["model"], num_classes=found))
 
 
-def _check_images(found: tuple[int, ...], wanted: tuple[int, int, int]) -> None:
-    if found != wanted:
-        raise types.InputError(
-            f"Images must have the shape the model takes: the preprocessing makes (height, width, channels) {found},"
-            f" the model takes {wanted}. Change the sizes in `preprocess`, or model.image_size and model.channels."
-        )
-
-
 def summary(setup: Setup) -> str:
     """Parameters by treatment, and the size of the run."""
     program, count = setup.program, sum(np.prod(p.shape) for p in jax.tree.leaves(setup.program.model.abstract))
@@ -109,8 +106,7 @@ def evaluations(setup: Setup, shared: sharing.Shared) -> list[evaluator.Schedule
 def _classification(
     name: str, section: Mapping[str, Any], program: programs.Program, shared: sharing.Shared
 ) -> evaluator.Evaluator:
-    data = shared.eval_pipeline(section, section["split"])
-    _check_images(data.image_shape, program.model.config.image_shape)
+    data = shared.eval_pipeline(name, section, section["split"], program)
     loss = program.settings["train"]["loss"]
     return classification.Classification(name, data, program.predict, program.jit.put, loss=loss)
 
@@ -118,16 +114,9 @@ def _classification(
 def _fewshot(
     name: str, section: Mapping[str, Any], program: programs.Program, shared: sharing.Shared
 ) -> evaluator.Evaluator:
-    return fewshot.FewShot(
-        name,
-        shared.eval_pipeline(section, section["train_split"]),
-        shared.eval_pipeline(section, section["test_split"]),
-        program.features,
-        program.jit.put,
-        shots=section["shots"],
-        seeds=section["seeds"],
-        l2=section["l2"],
-    )
+    train, test = (shared.eval_pipeline(name, section, section[f"{part}_split"], program) for part in ("train", "test"))
+    options = {key: section[key] for key in ("shots", "seeds", "l2")}
+    return fewshot.FewShot(name, train, test, program.features, program.jit.put, **options)
 
 
 _EVALUATORS: dict[str, Callable[..., evaluator.Evaluator]] = {"classification": _classification, "fewshot": _fewshot}

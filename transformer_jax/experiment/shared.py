@@ -1,12 +1,16 @@
 """What several runs of one process share: opened data, loaded weights, compiled programs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import jax
 
 from transformer_jax import config, types
 from transformer_jax.data import pipeline, sources
-from transformer_jax.experiment import program, weights
+from transformer_jax.experiment import program as programs
+from transformer_jax.experiment import weights
+from transformer_jax.parallel import mesh
 from transformer_jax.transfer import convert
 
 # The settings that decide what is compiled. Everything else is an argument of the compiled functions.
@@ -18,16 +22,16 @@ class Shared:
     """Keeps what is costly to make and the same in many runs."""
 
     def __init__(self) -> None:
-        self._programs: dict[str, program.Program] = {}
+        self._programs: dict[str, programs.Program] = {}
         self._sources: dict[str, sources.Source] = {}
         self._weights: dict[str, convert.Source] = {}
 
-    def program(self, settings: Mapping[str, Any], pixel_range: program.PixelRange | None) -> program.Program:
+    def program(self, settings: Mapping[str, Any], pixel_range: programs.PixelRange | None) -> programs.Program:
         """The program of an experiment; the same one for experiments that compile to the same."""
         train = {name: settings["train"][name] for name in _COMPILED_TRAIN}
         key = config.text({**{name: settings[name] for name in _COMPILED}, "train": train, "pixels": pixel_range})
         if key not in self._programs:
-            self._programs[key] = program.Program(settings, pixel_range)
+            self._programs[key] = programs.Program(settings, pixel_range)
         return self._programs[key]
 
     def source(self, section: Mapping[str, Any], split: str) -> sources.Source:
@@ -52,18 +56,30 @@ class Shared:
             threads=section["threads"],
             workers=section["workers"],
             on_bad_image=section["on_bad_image"],
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
 
-    def eval_pipeline(self, section: Mapping[str, Any], split: str) -> pipeline.Evaluate:
-        """Every example of a split once, as an evaluator's section says."""
-        return pipeline.Evaluate(
+    def eval_pipeline(
+        self, name: str, section: Mapping[str, Any], split: str, judged: programs.Program
+    ) -> pipeline.Evaluate:
+        """Every example of a split once, as the evaluator's section says, checked against what the program takes.
+
+        The batch is rounded up to what divides over the devices: padding is masked, so no number depends on it.
+        """
+        parts = mesh.batch_parts(judged.mesh)
+        data = pipeline.Evaluate(
             self.source(section, split),
             section["preprocess"],
-            batch_size=section["batch_size"],
+            batch_size=-(-section["batch_size"] // parts) * parts,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
             threads=section["threads"],
             workers=section["workers"],
             on_bad_image=section["on_bad_image"],
         )
+        judged.check(data, f"evals.{name}")
+        return data
 
     def weights(self, path: str) -> convert.Source:
         """The weights at a path, read once."""
@@ -72,12 +88,20 @@ class Shared:
         return self._weights[path]
 
 
-def preflight(settings: Mapping[str, Any]) -> None:
-    """`InputError` listing every data set and file that is not there, each with its remedy; nothing is built yet."""
-    sections = [settings["data"], *settings["evals"].values()]
+def missing(settings: Mapping[str, Any]) -> list[str]:
+    """Every data set and file an experiment reads that is not on this machine, each with its remedy."""
+    sections = [settings["data"]]
+    for section in settings["evals"].values():
+        splits = [section[key] for key in ("split", "train_split", "test_split") if key in section]
+        sections += [dict(section, split=split) for split in splits]
     problems = sources.missing(sections)
     if settings["init_from"] is not None:
         problems += weights.missing(settings["init_from"]["path"])
+    return problems
+
+
+def preflight(problems: Sequence[str]) -> None:
+    """`InputError` listing all problems of `missing` at once; nothing is built yet."""
     if problems:
-        listing = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+        listing = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(dict.fromkeys(problems), 1))
         raise types.InputError(f"Everything a run reads must be on this machine before it starts:\n{listing}")

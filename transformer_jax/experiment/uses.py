@@ -20,7 +20,11 @@ from transformer_jax.training import preemption
 def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared | None = None) -> dict[str, float]:
     """Every evaluator of the experiment over the weights at `path`, as `{"val/top1": 0.97}`."""
     shared = shared or sharing.Shared()
-    setup = setups.prepare(dict(settings, init_from=None), shared)
+    with preemption.listen() as stop:
+        return _evaluate(setups.prepare(dict(settings, init_from=None), shared), path, shared, stop)
+
+
+def _evaluate(setup: setups.Setup, path: str, shared: sharing.Shared, stop: preemption.Stop) -> dict[str, float]:
     if not setup.settings["evals"]:
         raise types.InputError("There must be something to evaluate: config.evals is empty.")
     program = setup.program
@@ -28,19 +32,23 @@ def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared |
     found = weights.fit(shared.weights(path), program, fresh, head="keep")
     params = program.place(found.params)
     scores: dict[str, float] = {}
-    with preemption.listen() as stop:
-        for item in setups.evaluations(setup, shared):
-            result = item.evaluator(params, stop=stop)
-            stop.check()
-            scores.update({f"{item.evaluator.name}/{metric}": value for metric, value in result.items()})
+    for item in setups.evaluations(setup, shared):
+        result = item.evaluator(params, stop=stop)
+        stop.check()
+        scores.update({f"{item.evaluator.name}/{metric}": value for metric, value in result.items()})
     return scores
 
 
 def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = None) -> str:
     """Build everything and run one step on fake data; returns what was built, as text. Writes nothing."""
-    setup = setups.prepare(settings, shared or sharing.Shared())
-    program = setup.program
+    shared = shared or sharing.Shared()
+    setup = setups.prepare(settings, shared)
+    setups.evaluations(setup, shared)
+    program, section = setup.program, settings["init_from"]
     begun = program.init(jax.random.key(settings["seed"]))
+    if section is not None:
+        source, fresh = shared.weights(section["path"]), program.neutral(begun.params)
+        weights.fit(source, program, fresh, head=section["head"], position=section["position"])
     batch = program.jit.put(program.fake_batch(setup.batch_size))
     _, metrics = program.step(begun, batch, program.jit.scalar(setup.schedule(1)))
     loss = float(metrics["loss"])
@@ -61,11 +69,16 @@ def probe(
     fresh = program.neutral(program.init(jax.random.key(0)).params)
     found = weights.fit(shared.weights(section["path"]), program, fresh, head="reset", position=section["position"])
     params = program.place(found.params)
+    read_from = {key: settings["data"][key] for key in ("source", "arguments", "data_dir")}
     judged, classes = settings["evals"]["eval"], program.model.config.num_classes
 
     def read(name: str) -> features.Features:
-        found = features.extract(program.features, params, shared.eval_pipeline(judged, splits[name]), program.jit.put)
-        assert found is not None  # only a request to stop returns nothing, and none is listened for here
+        examples = judged if name in ("dev", "test") else {**judged, **read_from}
+        data = shared.eval_pipeline("eval", examples, splits[name], program)
+        with preemption.listen() as stop:
+            found = features.extract(program.features, params, data, program.jit.put, stop=stop)
+            stop.check()
+        assert found is not None  # nothing is returned only when asked to stop
         return found
 
     chosen = probes.fit(*read("train"), *read("dev"), classes=classes, l2=l2)
@@ -85,6 +98,7 @@ class Predictor:
         settings = sections.restore(source.meta["config"])
         judged = next(iter(settings["evals"].values()), settings["data"])
         self.preprocess: str = judged["preprocess"]
+        self.channels: int = settings["model"]["channels"]
         self.class_names: list[str] = source.meta["class_names"]
         pixel_range = loading.plan(ops.parse(self.preprocess)).pixel_range
         alone = dict(settings, parallel={"mesh": {"data": 1}, "rules": "data"})

@@ -17,6 +17,7 @@ import ml_collections
 
 from transformer_jax import config, experiment, types
 from transformer_jax.protocol import page
+from transformer_jax.training import preemption
 
 METHODS = tuple(page.METHODS)
 EVALUATOR = "eval"
@@ -56,19 +57,28 @@ class Protocol:
 
 def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The protocol with its overrides (`targets.NAME.finetune.train.total=...`) applied and every section checked."""
+    config.check(raw.to_dict(), config.fields(Protocol), "")
     settings = ml_collections.ConfigDict(raw.to_dict())
-    config.override(settings, _schema(settings.to_dict()), overrides or {})
+    overrides = dict(overrides or {})
+    names = {key: text for key, text in overrides.items() if key.rsplit(".", 1)[-1] in ("name", "kind")}
+    for part in (names, {key: text for key, text in overrides.items() if key not in names}):
+        config.override(settings, _schema(settings.to_dict()), part)
     top = config.check(settings.to_dict(), config.fields(Protocol), "")
+    if top["seeds"] < 1:
+        raise types.InputError(f"A protocol needs at least one seed: config.seeds is {top['seeds']}.")
     top["pretrain"] = experiment.resolve(ml_collections.ConfigDict(top["pretrain"]))
     for name, section in top["targets"].items():
         target = config.check(section, config.fields(Target), f"targets.{name}")
         for method in ("finetune", "scratch"):
             target[method] = experiment.resolve(ml_collections.ConfigDict(target[method]))
-            if EVALUATOR not in target[method]["evals"]:
+            judge = target[method]["evals"].get(EVALUATOR, {})
+            if judge.get("kind") != "classification":
                 raise types.InputError(
-                    f"Every experiment of a target has an evaluator named {EVALUATOR!r}:"
+                    f"Every experiment of a target has an evaluator {EVALUATOR!r} of kind 'classification':"
                     f" targets.{name}.{method}.evals has {sorted(target[method]['evals'])}."
                 )
+            if not target[f"{method}_grid"]:
+                raise types.InputError(f"targets.{name}.{method}_grid must name at least one learning rate.")
         top["targets"][name] = target
     return top
 
@@ -93,75 +103,119 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
     folder = Path(workdir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     shared = experiment.Shared()
-    pretrained = folder / "pretrain"
-    once(pretrained, settings["pretrain"], lambda: experiment.train(settings["pretrain"], pretrained, shared=shared))
-    results: Results = {}
-    targets = settings["targets"]
-    for name, target in targets.items():
-        target = Target(**target)
-        runner = _Runner(folder / name, shared, final=target.final)
-        finetune = dict(target.finetune, init_from=dict(target.finetune["init_from"] or {}, path=str(pretrained)))
-        results[name] = {
-            "finetune": runner.method("finetune", finetune, target.finetune_grid, target, settings["seeds"]),
-            "scratch": runner.method("scratch", target.scratch, target.scratch_grid, target, settings["seeds"]),
-            "probe": runner.probe(finetune, target),
-        }
-        _write(folder / "results.json", results)
-        print(f"{name}: " + ", ".join(f"{m} {100 * r['mean']:.1f} %" for m, r in results[name].items()), flush=True)
+    with preemption.listen() as stop:
+        labels = _open_everything(settings, shared)
+        pretrain = settings["pretrain"]
+        once(folder / "pretrain", pretrain, lambda: experiment.train(pretrain, folder / "pretrain", shared=shared))
+        results: Results = {}
+        for name in sorted(settings["targets"], key=lambda name: labels[name]):
+            runner = _Runner(folder, name, Target(**settings["targets"][name]), pretrain, shared, stop)
+            results[name] = runner.run(settings["seeds"])
+            _write(folder / "results.json", results)
+            print(f"{name}: {_line(results[name])}", flush=True)
     (folder / "results.md").write_text(table(results))
-    finals = {name: shared.source(target["finetune"]["data"], target["final"]) for name, target in targets.items()}
-    labels = {name: len(source) for name, source in finals.items()}
-    chance = 1.0 / next(iter(finals.values())).num_classes
-    page.write(folder, settings["name"], results, labels, chance)
+    page.write(folder, settings["name"], results, labels)
     return results
+
+
+def _line(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(f"{method} {100 * result['mean']:.1f} %" for method, result in methods.items())
+
+
+def _open_everything(settings: Mapping[str, Any], shared: experiment.Shared) -> dict[str, int]:
+    """Every split of every target is opened, and every experiment put together, before the first step of the first.
+
+    Returns the number of labelled examples of each target's final split.
+    """
+    problems = experiment.missing(settings["pretrain"])
+    for target in settings["targets"].values():
+        for method in ("finetune", "scratch"):
+            problems += experiment.missing(dict(target[method], init_from=None))
+    experiment.preflight(problems)
+    labels = {}
+    for name, target in settings["targets"].items():
+        for method in ("finetune", "scratch"):
+            setup = experiment.prepare(dict(target[method], init_from=None), shared)
+            judge = setup.settings["evals"][EVALUATOR]
+            for split in (target["dev"], target["test"]):
+                shared.eval_pipeline(EVALUATOR, judge, split, setup.program)
+        labels[name] = len(shared.source(target["finetune"]["data"], target["final"]))
+        shared.source(target["finetune"]["data"], target["train"])
+    return labels
 
 
 class _Runner:
     """The runs of one target."""
 
-    def __init__(self, folder: Path, shared: experiment.Shared, *, final: str):
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        target: Target,
+        pretrain: Mapping[str, Any],
+        shared: experiment.Shared,
+        stop: preemption.Stop,
+    ):
+        self.folder = folder / name
+        self.target = target
+        self.pretrain = pretrain
         self.shared = shared
-        self.final = final
+        self.stop = stop
+        self.weights = dict(target.finetune["init_from"] or {}, path=str(folder / "pretrain"))
 
-    def method(
-        self, method: str, settings: Mapping[str, Any], grid: Sequence[float], target: Target, seeds: int
-    ) -> dict[str, Any]:
-        """Tune, pick, retrain."""
-        tried = {
-            rate: self._train(method, f"lr_{rate:g}", settings, rate, 0, target.train, target.dev) for rate in grid
+    def run(self, seeds: int) -> dict[str, dict[str, Any]]:
+        """All methods."""
+        return {
+            "finetune": self.method("finetune", self.target.finetune, self.target.finetune_grid, seeds),
+            "scratch": self.method("scratch", self.target.scratch, self.target.scratch_grid, seeds),
+            "probe": self.probe(),
         }
-        best = max(tried, key=lambda rate: (tried[rate][f"{EVALUATOR}/top1"], -tried[rate][f"{EVALUATOR}/loss"]))
-        finals = [
-            self._train(method, f"seed_{seed}", settings, best, seed, target.final, target.test)
-            for seed in range(seeds)
-        ]
+
+    def method(self, method: str, settings: Mapping[str, Any], grid: Sequence[float], seeds: int) -> dict[str, Any]:
+        """Tune on the development split, pick, retrain on the full training split, judge on the test split."""
+        target = self.target
+        tuned = {rate: self._train(method, settings, rate, None, target.train, target.dev) for rate in grid}
+        best = max(tuned, key=lambda rate: (tuned[rate][f"{EVALUATOR}/top1"], -tuned[rate][f"{EVALUATOR}/loss"]))
+        finals = [self._train(method, settings, best, seed, target.final, target.test) for seed in range(seeds)]
         return summary([final[f"{EVALUATOR}/top1"] for final in finals], best)
 
     def _train(
-        self, method: str, name: str, settings: Mapping[str, Any], rate: float, seed: int, split: str, judged: str
+        self, method: str, settings: Mapping[str, Any], rate: float, seed: int | None, split: str, judged: str
     ) -> dict[str, float]:
-        """One run on `split`, judged on the split `judged`: its last metrics. Final runs leave a checkpoint."""
+        """One run on `split`, judged on the split `judged`: its last metrics.
+
+        Runs with a seed are final ones and leave a checkpoint; the others tune, with seed 0.
+        """
+        self.stop.check()
         settings = dict(
             settings,
-            seed=seed,
+            seed=seed or 0,
             schedule=dict(settings["schedule"], base=rate),
             data=dict(settings["data"], split=split),
             evals=dict(settings["evals"], **{EVALUATOR: dict(settings["evals"][EVALUATOR], split=judged)}),
         )
-        folder = self.folder / method / name
-        options = {"shared": self.shared, "quiet": True, "save": split == self.final}
-        return once(folder, settings, lambda: experiment.train(settings, folder, **options))
+        key = dict(settings, pretrain=self.pretrain if method == "finetune" else None)
+        if method == "finetune":  # not part of the key: the whole folder may be moved
+            settings["init_from"] = self.weights
+        folder = self.folder / method / (f"lr_{rate:g}" if seed is None else f"seed_{seed}")
 
-    def probe(self, settings: Mapping[str, Any], target: Target) -> dict[str, Any]:
+        def train() -> dict[str, float]:
+            return experiment.train(settings, folder, shared=self.shared, quiet=True, save=seed is not None)
+
+        return once(folder, key, train)
+
+    def probe(self) -> dict[str, Any]:
         """The linear probe: its penalty is picked on the development split, then it is fitted on the full one."""
+        self.stop.check()
+        target = self.target
         splits = dict(train=target.train, dev=target.dev, final=target.final, test=target.test)
+        settings = dict(target.finetune, init_from=self.weights)
 
         def fit() -> dict[str, float]:
             return experiment.probe(settings, splits, l2=target.probe_l2, shared=self.shared)
 
-        outcome = once(self.folder / "probe", {"experiment": settings, **splits, "l2": target.probe_l2}, fit)
-        return summary([outcome["top1"]], None)
+        key = {"experiment": target.finetune, "pretrain": self.pretrain, **splits, "l2": target.probe_l2}
+        return summary([once(self.folder / "probe", key, fit)["top1"]], None)
 
 
 def once(folder: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, float]]) -> dict[str, float]:

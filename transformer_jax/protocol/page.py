@@ -13,17 +13,15 @@ METHODS = {
 }
 
 
-def write(
-    folder: Path, title: str, results: Mapping[str, Mapping[str, Any]], labels: Mapping[str, int], chance: float
-) -> None:
+def write(folder: Path, title: str, results: Mapping[str, Mapping[str, Any]], labels: Mapping[str, int]) -> None:
     """`report.html` and its plots as PNG files. `labels` counts the labelled examples of each target."""
     compared = accuracy_by_labels(results, labels)
     (folder / "accuracy.png").write_bytes(compared.png)
     sections = [
         report.Section(
             "Accuracy on the test split",
-            f"Per cent correct, mean and spread over seeds; chance is {100 * chance:.0f}. Learning rates and penalties"
-            " were picked on the development split; the test split was read once a final run.",
+            "Per cent correct, mean and spread over seeds. Learning rates and penalties were picked on the development"
+            " split; the test split was read once a final run.",
             table=rows(results, labels),
             figures=[compared],
         ),

@@ -80,7 +80,7 @@ def out_of_memory(error: str, *, batch_size: int, accumulate: int, remat: str | 
         remedies.append("--config.model.remat=full (about a third slower, activations recomputed)")
     if devices > 1:
         remedies.append("an 'fsdp' axis in parallel.mesh (parameters and optimizer spread over devices)")
-    remedies.append("a smaller train.batch_size (this changes the result: tune the learning rate again)")
+    remedies.append("a smaller data.batch_size (this changes the result: tune the learning rate again)")
     return (
         f"A step must fit the memory of a device: {at_once} examples at a time on each of {devices} did not"
         f" (batch_size {batch_size}, accumulate {accumulate}, remat {remat})."

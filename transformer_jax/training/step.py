@@ -74,7 +74,7 @@ def _accumulated(gradients: Callable[..., Any], count: int) -> Callable[..., Any
         if x.shape[0] % count:
             raise types.InputError(
                 f"accumulate must divide the batch: {x.shape[0]} examples do not make {count} equal parts."
-                " Change train.batch_size or train.accumulate."
+                " Change data.batch_size or train.accumulate."
             )
         # Every count-th example, not runs of them: a batch sharded over devices stays where it is.
         return jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1)
