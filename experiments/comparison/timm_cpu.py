@@ -45,7 +45,7 @@ def ours(variant: str, batch: int, kind: str) -> Callable[[], object]:
     from transformer_jax.optim import optimizers
     from transformer_jax.training import state, step
 
-    model = functional.from_family("vit", variant=f"{variant}/16", scan=False)
+    model = functional.from_family("vit", variant=f"{variant}/16")
     examples = {"image": jax.random.normal(jax.random.key(0), (batch, 224, 224, 3)), "label": jnp.arange(batch)}
     params = jax.jit(model.init)(jax.random.key(1))
     if kind == "infer":
