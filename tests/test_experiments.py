@@ -76,7 +76,7 @@ def test_a_shrunk_protocol_runs_to_its_table_and_is_not_run_twice(path, tmp_path
         section.model.update(small)
         section.train.total = 2
         section.data.batch_size = 8
-        section.schedule.warmup = 1
+        section.schedule.warmup = "50%"
     raw.pretrain.checkpoint = {}
     raw.pretrain.evals = {}
     raw.targets[first].finetune_grid = raw.targets[first].scratch_grid = (1e-3, 2e-3)
