@@ -36,6 +36,6 @@ def get_config() -> ml_collections.ConfigDict:
             finetune=configs.load(f"{finetune}:{target},finetune"),
             finetune_grid=(1e-3, 2e-3, 4e-3),
             scratch=configs.load(f"{finetune}:{target},scratch"),
-            scratch_grid=(1e-3, 2e-3, 4e-3),
+            scratch_grid=(2e-3, 4e-3, 8e-3),
         )
     return config
