@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = dict(source="glyphs", preprocess="value_range(-1, 1)", batch_size=64)
     config.optim = dict(name="adamw", b2=0.99, weight_decay=0.05)
     config.schedule = dict(name="cosine", base=4e-3, warmup="5%")
-    config.train = dict(total=4000, log_every=100)
+    config.train = dict(total=4000, label_smoothing=0.1, log_every=100)
     config.evals = dict(
         val=dict(source="glyphs", split="validation", preprocess="value_range(-1, 1)", batch_size=500, every="25%")
     )
