@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -150,11 +151,6 @@ class Config:
         """Whether a class token stands before the patches."""
         return self.pool == "tok" if self.class_token is None else self.class_token
 
-    @property
-    def positioned(self) -> int:
-        """How many tokens have a position: all but the registers."""
-        return self.grid[0] * self.grid[1] + self.has_class_token
-
 
 class ViT(nnx.Module):
     """Patches to tokens, tokens through a stack of blocks, one pooled vector to the logits.
@@ -168,8 +164,10 @@ class ViT(nnx.Module):
         self.config = config
         self.embedding = embeddings.PatchEmbedding(width, config.patch_size, channels=config.channels, **shared)
         self.cls = nnx.Param(jnp.zeros((width,), param_dtype), axes=("embed",)) if config.has_class_token else None
-        self.registers = _learned(config, config.registers, rngs)
-        self.position = _learned(config, config.positioned, rngs) if config.position == "learned" else None
+        learned = functools.partial(positions.learned, width=width, param_dtype=param_dtype, rngs=rngs)
+        self.registers = learned(config.registers) if config.registers else None
+        length = config.has_class_token + math.prod(config.grid)
+        self.position = learned(length) if config.position == "learned" else None
         self.dropout = dropout.Dropout(config.dropout, rngs=rngs)
         self.blocks = stack.make(functools.partial(_block, config), config.size.depth, rngs=rngs)
         # a post-norm stack ends in a norm already
@@ -199,32 +197,30 @@ class ViT(nnx.Module):
 
     def tokens(self, image: Float[Array, "batch height width channels"]) -> Float[Array, "batch length embed"]:
         """All tokens after the last norm."""
-        if image.shape[1:] != self.config.image_shape:
+        how = self.config
+        if image.shape[1:] != how.image_shape:
             raise types.InputError(
-                f"This model takes images of (height, width, channels) {self.config.image_shape} after the batch:"
+                f"This model takes images of (height, width, channels) {how.image_shape} after the batch:"
                 f" got {image.shape}. Resize them, or build the model with their image_size and channels."
             )
         x = axes.constrain(self._embed(image), "batch", "length", "embed")
-        how = self.config
         x = stack.run(self.blocks, x, stochastic_depth=how.stochastic_depth, scan=how.scan, remat=how.remat)
         return x if self.norm is None else self.norm(x)
 
     def _embed(self, image: jax.Array) -> jax.Array:
         """Class token, registers and patches, positions added to all but the registers, then dropout."""
-        x = self.embedding(image)
+        x, prefix = self.embedding(image), int(self.cls is not None)
         if self.cls is not None:
-            x = jnp.concatenate([_repeat(self.cls[...][None], x), x], axis=1)
-        prefix = int(self.cls is not None)
-        table = (
-            positions.fixed(self.config.position, self.config.grid, x.shape[2], prefix=prefix)
-            if self.position is None
-            else self.position[...]
-        )
+            x = jnp.concatenate([embeddings.repeat(self.cls[...][None], x), x], axis=1)
+        if self.position is None:
+            table = positions.fixed(self.config.position, self.config.grid, x.shape[2], prefix=prefix)
+        else:
+            table = self.position[...]
         if table is not None:
             x = x + jnp.asarray(table, x.dtype)[None]
         x = self.dropout(x)
         if self.registers is not None:
-            x = jnp.concatenate([x[:, :prefix], _repeat(self.registers[...], x), x[:, prefix:]], axis=1)
+            x = jnp.concatenate([x[:, :prefix], embeddings.repeat(self.registers[...], x), x[:, prefix:]], axis=1)
         return x
 
 
@@ -239,13 +235,6 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
     "param_dtype": ("float32", "bfloat16", "float16"),
 }
-
-
-def _learned(config: Config, length: int, rngs: nnx.Rngs) -> nnx.Param | None:
-    """A table of small normal numbers, one row a token; `None` without tokens."""
-    if not length:
-        return None
-    return positions.learned(length, config.size.width, param_dtype=config.dtypes["param_dtype"], rngs=rngs)
 
 
 def _block(config: Config, rngs: nnx.Rngs) -> nnx.Module:
@@ -288,7 +277,6 @@ def _pool(config: Config, rngs: nnx.Rngs) -> nnx.Module:
         hidden=config.size.mlp_dim,
         activation=config.activation,
         epsilon=config.norm_epsilon,
-        backend=config.attention,
         rngs=rngs,
         **config.dtypes,
     )
@@ -309,10 +297,4 @@ def _named_size(variant: str) -> tuple[Size, int]:
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width of a size that may be one number."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
-
-
-def _repeat(tokens: jax.Array, x: jax.Array) -> jax.Array:
-    """The same tokens for every example of `x`."""
-    return jnp.broadcast_to(tokens.astype(x.dtype)[None], (x.shape[0], *tokens.shape))
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

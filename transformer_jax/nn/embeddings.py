@@ -59,5 +59,12 @@ class PatchEmbedding(nnx.Module):
         return linear.dense(patches(image.astype(self.dtype), self.patch), kernel=matrix, bias=bias)
 
 
+def repeat(
+    tokens: Float[Array, "length embed"], x: Float[Array, "batch _ embed"]
+) -> Float[Array, "batch length embed"]:
+    """The same tokens for every example of `x`, in its dtype."""
+    return jnp.broadcast_to(tokens.astype(x.dtype)[None], (x.shape[0], *tokens.shape))
+
+
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"

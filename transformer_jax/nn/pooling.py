@@ -7,7 +7,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from transformer_jax.nn import attention, linear, mlp, norms
+from transformer_jax.nn import attention, embeddings, linear, mlp, norms
 
 
 class Token(nnx.Module):
@@ -38,7 +38,6 @@ class AttentionPool(nnx.Module):
         hidden: int,
         activation: str = "gelu_tanh",
         epsilon: float = 1e-6,
-        backend: str = "auto",
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -46,12 +45,12 @@ class AttentionPool(nnx.Module):
         shared: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         probe = linear.XAVIER(rngs.params(), (1, width), param_dtype)[0]
         self.probe = nnx.Param(probe, axes=("embed",))
-        self.attention = attention.MultiHeadAttention(width, heads, backend=backend, **shared)
+        self.attention = attention.MultiHeadAttention(width, heads, **shared)
         self.norm = norms.LayerNorm(width, epsilon=epsilon, **shared)
         self.mlp = mlp.MLP(width, hidden, activation=activation, **shared)
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
-        probe = jnp.broadcast_to(self.probe[...].astype(x.dtype)[None, None], (x.shape[0], 1, x.shape[2]))
+        probe = embeddings.repeat(self.probe[...][None], x)
         pooled = self.attention(probe, x)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
