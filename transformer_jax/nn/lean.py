@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 Combine = Callable[..., Array]
 
@@ -25,7 +25,13 @@ def wanted() -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def dense(combine: Combine, contract: int, parts: tuple[Array, ...], kernel: Array, bias: Array | None) -> Array:
+def dense(
+    combine: Combine,
+    contract: int,
+    parts: tuple[Float[Array, "..."], ...],
+    kernel: Float[Array, "..."],
+    bias: Float[Array, "..."] | None,
+) -> Float[Array, "..."]:
     """`combine(*parts) @ kernel + bias` over the last `contract` axes; of the operands only `parts` are kept."""
     x = combine(*parts)
     y = _rows(x, contract) @ _matrix(kernel, contract)
@@ -58,7 +64,12 @@ def identity(x: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def layer_norm(epsilon: float, x: Array, scale: Array, bias: Array | None) -> Array:
+def layer_norm(
+    epsilon: float,
+    x: Float[Array, "*rows features"],
+    scale: Float[Array, " features"],
+    bias: Float[Array, " features"] | None,
+) -> Float[Array, "*rows features"]:
     """`(x - mean) / sqrt(variance + epsilon) * scale + bias` over the last axis; keeps `x` and two numbers a row."""
     return _layer_norm_forward(epsilon, x, scale, bias)[0]
 
@@ -83,7 +94,12 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 @jax.custom_vjp
-def attention(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+def attention(
+    query: Float[Array, "batch length heads head_dim"],
+    key: Float[Array, "batch memory kv_heads head_dim"],
+    value: Float[Array, "batch memory kv_heads value_dim"],
+    mask: Bool[Array, "_ _ _ _"] | None,
+) -> Float[Array, "batch length heads value_dim"]:
     """`softmax(query key^T) value` as `kernels.xla` lays it out; the weights are worked out again, not kept."""
     return _attention_forward(query, key, value, mask)[0]
 
