@@ -94,7 +94,7 @@ def accepts(value: Any, annotation: Any) -> bool:
     if base in (tuple, list, collections.abc.Sequence):
         return _accepts_sequence(value, base, arguments)
     if base in (dict, collections.abc.Mapping):
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and all(accepts(item, arguments[1]) for item in value.values() if arguments)
     return not isinstance(base, type) or isinstance(value, base)
 
 
@@ -202,9 +202,13 @@ def module(path: str | Path) -> python_types.ModuleType:
         near = paths.did_you_mean(str(path), map(str, Path("experiments").rglob("*.py")))
         raise types.InputError(f"--config must name an experiment file: {str(path)!r} does not exist.{near}")
     spec = importlib.util.spec_from_file_location(f"experiment_file_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise types.InputError(f"--config must name a Python file: {str(path)!r} is none.")
     loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
+    try:
+        spec.loader.exec_module(loaded)
+    except SyntaxError as error:
+        raise types.InputError(f"{str(path)!r} is not Python: line {error.lineno}: {error.msg}.") from error
     return loaded
 
 

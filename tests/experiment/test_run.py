@@ -9,6 +9,7 @@ import pytest
 
 from tests.experiment import small
 from transformer_jax import experiment, types
+from transformer_jax.experiment import rundir
 from transformer_jax.training import checkpoint
 
 MIDDLE = {"checkpoint.every": "3", "checkpoint.keep_last": "2"}
@@ -137,12 +138,43 @@ def test_everything_that_is_missing_is_listed_at_once(tmp_path):
         ({"schedule.warmup": "7"}, "Warm-up and cooldown must fit into the run"),
         ({"data.preprocess": "flip_rl"}, "'flip_rl' is not a preprocessing op. Did you mean 'flip_lr'"),
         ({"optim.freeze": "('blcks/.*',)"}, "'blcks/.*' matches none"),
+        ({"optim.freeze": "('[',)"}, "A pattern must be a regular expression: '\\['"),
+        ({"train.accumulate": "0"}, "train.accumulate must be at least 1: it is 0"),
+        ({"train.average": "2.0"}, "train.average must be between 0 and 1"),
+        ({"checkpoint.keep_best": "('vall/top1', 'max')"}, "keep_best must be a metric of an evaluator"),
+        ({"checkpoint.every": "0"}, "at least one step between: every=0"),
+        ({"model.heads": "0"}, "heads must be at least 1: it is 0"),
+        ({"evals.val.preprocess": "value_range(0, 1)"}, "End both in the same value_range"),
+        ({"evals.val.source": "glyphs"}, "the model takes|has 62"),
     ],
 )
 def test_a_configuration_that_cannot_run_stops_before_anything_is_compiled(changes, message, tmp_path, monkeypatch):
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("compiled"))
     with pytest.raises(types.InputError, match=message):
         experiment.train(small.tiny(**changes), tmp_path, quiet=True)
+
+
+def test_a_finished_run_gives_its_numbers_again(finished):
+    folder, metrics = finished
+    again = experiment.train(small.tiny(**MIDDLE), folder, quiet=True)
+    assert again["val/top1"] == metrics["val/top1"] and again["train/loss"] == metrics["train/loss"]
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    with rundir.alone(tmp_path), pytest.raises(types.InputError, match="another one is at work in"):
+        experiment.train(small.tiny(), tmp_path, quiet=True)
+
+
+def test_a_workdir_that_cannot_be_written_is_bad_input(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(types.InputError, match="--workdir must be a directory"):
+        experiment.train(small.tiny(), tmp_path / "file", quiet=True)
+
+
+def test_an_evaluation_batch_of_any_size_gives_the_same_numbers(finished):
+    folder, metrics = finished
+    scores = experiment.evaluate(small.tiny(**{"evals.val.batch_size": "50"}), str(folder))
+    assert (scores["val/top1"], scores["val/loss"]) == (metrics["val/top1"], metrics["val/loss"])
 
 
 def test_a_rehearsal_steps_once_and_writes_nothing(tmp_path, monkeypatch):

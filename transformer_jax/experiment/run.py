@@ -51,7 +51,7 @@ def train(
     shared = shared or sharing.Shared()
     folder = Path(workdir).expanduser().absolute()
     compilation.enable_cache(os.environ.get("TRANSFORMER_JAX_CACHE", "~/.cache/transformer_jax"))
-    with preemption.listen() as stop:
+    with preemption.listen() as stop, rundir.alone(folder):
         setup = setups.prepare(settings, shared)
         settings = setup.settings
         checkpointer = _checkpointer(folder, setup)
@@ -62,6 +62,8 @@ def train(
         numbers = rundir.Numbers(folder, kept, setup.total_steps, quiet=quiet)
         if not quiet:
             rundir.introduce(folder, setup, print)
+        if begun.clock.step >= setup.total_steps:
+            numbers.text(f"Nothing left to do: step {begun.clock.step} of {setup.total_steps}.")
         try:
             with failures.memory_hints(
                 batch_size=setup.batch_size,
@@ -84,9 +86,12 @@ def train(
                     checkpointer=checkpointer if save else None,
                     save_every=setup.steps(settings["checkpoint"]["every"]),
                 )
+            if setup.data.skipped:
+                numbers.text(f"{setup.data.skipped} bad images were skipped (data.on_bad_image='skip').")
         finally:
             checkpointer.close()
             numbers.close()
+        stop.check()
     if not quiet:
         report.run(folder, title=settings["name"])
     return numbers.last

@@ -1,18 +1,21 @@
 """What a run writes about itself: its configuration, where it ran, its numbers."""
 
+import contextlib
+import fcntl
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import jax
 
-from transformer_jax import config
+from transformer_jax import config, types
 from transformer_jax.experiment import setup as setups
 from transformer_jax.metrics import flops
 from transformer_jax.training import journal, provenance, reporting
 
 CONFIG = "config.json"
+LOCK = ".lock"
 
 
 def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> None:
@@ -22,6 +25,25 @@ def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> 
     provenance.write(folder, seed=setup.settings["seed"])
     say(config.text(setup.settings))
     say(setups.summary(setup))
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Generator[None, None, None]:
+    """Within this context no other process of this machine trains in the folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise types.InputError(f"--workdir must be a directory one can write to: {folder}: {error.strerror}.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise types.InputError(
+                f"One process trains in a run directory: another one is at work in {folder}. Wait for it, or choose"
+                " another --workdir."
+            ) from None
+        yield
 
 
 class Numbers:
@@ -68,6 +90,10 @@ class Numbers:
     def last(self) -> dict[str, float]:
         """The last value of every metric."""
         return self._last.values
+
+    def text(self, message: str) -> None:
+        """A message for people."""
+        self._writers.text(message)
 
     def close(self) -> None:
         """End every writer."""

@@ -190,7 +190,8 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Fields]:
         known["model"]["num_classes"] = config.Field(int | None, None)
     for name, section in (settings.get("evals") or {}).items():
         where = f"evals.{name}"
-        known[where] = config.fields(_choose(section, "kind", EVALS, where))
+        kinds = config.Field(str, "classification")  # one of EVALS, which `_choose` has checked
+        known[where] = {**config.fields(_choose(section, "kind", EVALS, where)), "kind": kinds}
     return known
 
 

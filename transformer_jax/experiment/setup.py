@@ -45,8 +45,7 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     """Open the data and build the program. Every fault of the configuration shows here, before anything is compiled."""
     devices.check_backend()
     sharing.preflight(sharing.missing(settings))
-    if settings["train"]["accumulate"] < 1:
-        raise types.InputError(f"config.train.accumulate must be at least 1: it is {settings['train']['accumulate']}.")
+    _check_ranges(settings)
     data = shared.train_pipeline(settings)
     settings = _with_classes(settings, data.num_classes)
     program = shared.program(settings, data.pixel_range)
@@ -57,6 +56,24 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     total_steps = schedules.steps(settings["train"]["total"], **sizes)
     schedule = schedules.build(**settings["schedule"], total_steps=total_steps, **sizes)
     return Setup(settings, program, data, total_steps, schedule)
+
+
+def _check_ranges(settings: Mapping[str, Any]) -> None:
+    """`InputError` for a number that means nothing, before it is found in a result."""
+    train, best = settings["train"], settings["checkpoint"]["keep_best"]
+    smoothing, average, evals = train["label_smoothing"], train["average"], settings["evals"]
+    known = best is None or best[0].partition("/")[0] in evals
+    rules = {
+        "seed": (settings["seed"], 0 <= settings["seed"] < 2**32, "from 0 to 2**32 - 1"),
+        "train.accumulate": (train["accumulate"], train["accumulate"] >= 1, "at least 1"),
+        "train.mixup": (train["mixup"], train["mixup"] >= 0, "at least 0, which turns it off"),
+        "train.label_smoothing": (smoothing, 0 <= smoothing < 1, "at least 0 and below 1"),
+        "train.average": (average, average is None or 0 < average < 1, "between 0 and 1"),
+        "checkpoint.keep_best": (best, known, f"a metric of an evaluator ({', '.join(evals)}) and 'max' or 'min'"),
+    }
+    for name, (value, good, rule) in rules.items():
+        if not good:
+            raise types.InputError(f"config.{name} must be {rule}: it is {value!r}.")
 
 
 def without_data(settings: Mapping[str, Any], shared: sharing.Shared) -> programs.Program:

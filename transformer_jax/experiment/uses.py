@@ -29,7 +29,14 @@ def _evaluate(setup: setups.Setup, path: str, shared: sharing.Shared, stop: pree
         raise types.InputError("There must be something to evaluate: config.evals is empty.")
     program = setup.program
     fresh = program.neutral(program.init(jax.random.key(0)).params)
-    found = weights.fit(shared.weights(path), program, fresh, head="keep")
+    source = shared.weights(path)
+    ours, theirs = list(setup.data.class_names), source.meta.get("class_names")
+    if theirs is not None and list(theirs) != ours:
+        raise types.InputError(
+            f"A classifier is judged on the classes it was trained on: {path} knows {_some(theirs)}, the data has"
+            f" {_some(ours)}."
+        )
+    found = weights.fit(source, program, fresh, head="keep")
     params = program.place(found.params)
     scores: dict[str, float] = {}
     for item in setups.evaluations(setup, shared):
@@ -37,6 +44,10 @@ def _evaluate(setup: setups.Setup, path: str, shared: sharing.Shared, stop: pree
         stop.check()
         scores.update({f"{item.evaluator.name}/{metric}": value for metric, value in result.items()})
     return scores
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
 
 
 def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = None) -> str:

@@ -100,6 +100,22 @@ class Config:
     def __post_init__(self):
         for name, table in _CHOICES.items():
             paths.one_of(name, getattr(self, name), table)
+        for name in (
+            "width",
+            "depth",
+            "heads",
+            "mlp_dim",
+            "patch",
+            "image_size",
+            "channels",
+            "num_classes",
+            "kv_heads",
+        ):
+            size = getattr(self, name)
+            if size is not None and min(_pair(size)) < 1:
+                raise types.InputError(f"{name} must be at least 1: it is {size}.")
+        if self.registers < 0:
+            raise types.InputError(f"registers must be at least 0: it is {self.registers}.")
         if self.remat is not None:
             paths.one_of("remat", self.remat, stack.REMAT)
         for name in ("dropout", "stochastic_depth"):

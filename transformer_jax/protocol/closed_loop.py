@@ -77,6 +77,11 @@ def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None 
                     f"Every experiment of a target has an evaluator {EVALUATOR!r} of kind 'classification':"
                     f" targets.{name}.{method}.evals has {sorted(target[method]['evals'])}."
                 )
+            if (target[method]["init_from"] is None) == (method == "finetune"):
+                raise types.InputError(
+                    f"Fine-tuning has an init_from section and training from scratch has none: see"
+                    f" targets.{name}.{method}."
+                )
             if not target[f"{method}_grid"]:
                 raise types.InputError(f"targets.{name}.{method}_grid must name at least one learning rate.")
         top["targets"][name] = target

@@ -46,6 +46,8 @@ def _read_array(path: str) -> np.ndarray:
         pixels = np.load(Path(path).expanduser(), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise types.InputError(f"--array must be a .npy file of numbers: {path!r} cannot be read ({error}).") from None
+    if not isinstance(pixels, np.ndarray):
+        raise types.InputError(f"--array must be a .npy file with one array: {path!r} is an archive.")
     if pixels.dtype != np.float32 or pixels.ndim != 4 or not len(pixels):
         raise types.InputError(
             "--array must hold preprocessed images, float32 [n, height, width, channels]:"
