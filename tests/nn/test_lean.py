@@ -26,7 +26,11 @@ def assert_as_plain(function, args, monkeypatch, *, atol=1e-5):
     with monkeypatch.context() as patch:
         patch.setattr(lean, "wanted", lambda: False)
         plain = both()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5), ours, plain)
+
+    def close(a, b):  # cancellation leaves small numbers the rounding errors of the large ones beside them
+        np.testing.assert_allclose(a, b, atol=atol * max(1.0, float(np.abs(b).max())), rtol=1e-5)
+
+    jax.tree.map(close, ours, plain)
 
 
 @pytest.mark.parametrize("bias", [True, False])
