@@ -35,7 +35,15 @@ def test_a_signal_just_before_a_wait_is_not_lost():
         raise AssertionError("not reached")
 
 
-def test_the_second_signal_acts_as_it_always_did():
+@pytest.fixture
+def interruptible():
+    """SIGINT as a terminal leaves it: a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_second_signal_acts_as_it_always_did(interruptible):
     with preemption.listen():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
