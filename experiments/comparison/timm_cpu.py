@@ -137,7 +137,7 @@ def measure(args: argparse.Namespace, side: str, variant: str, batch: int, kind:
         command = ["taskset", "-c", str(args.core), *command]
     done = subprocess.run(command, env={**os.environ, **PINNED}, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
