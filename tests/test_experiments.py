@@ -6,6 +6,7 @@ from pathlib import Path
 import ml_collections
 import pytest
 
+from tests.protocol import shrunk
 from transformer_jax import config, experiment, protocol
 
 ROOT = Path(__file__).parent.parent / "experiments"
@@ -68,19 +69,8 @@ def test_a_protocol_resolves_every_experiment_it_will_run(path):
 
 @pytest.mark.parametrize("path", PROTOCOLS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_shrunk_protocol_runs_to_its_table_and_is_not_run_twice(path, tmp_path, capsys):
-    raw = config.load(str(path))
-    first = sorted(raw.targets)[0]
-    raw.targets = {first: raw.targets[first]}
-    small = {"depth": 1, "width": 16, "heads": 2, "mlp_dim": 32}
-    for section in (raw.pretrain, raw.targets[first].finetune, raw.targets[first].scratch):
-        section.model.update(small)
-        section.train.total = 2
-        section.data.batch_size = 8
-        section.schedule.warmup = "50%"
-    raw.pretrain.checkpoint = {}
-    raw.pretrain.evals = {}
-    raw.targets[first].finetune_grid = raw.targets[first].scratch_grid = (1e-3, 2e-3)
-    settings = protocol.resolve(raw, {"seeds": "2"})
+    settings = protocol.resolve(shrunk.shrink(config.load(str(path))))
+    (first,) = settings["targets"]
     results = protocol.run(settings, tmp_path)
     assert set(results[first]) == {"finetune", "scratch", "probe"}
     assert results[first]["finetune"]["lr"] in (1e-3, 2e-3) and len(results[first]["finetune"]["runs"]) == 2

@@ -6,14 +6,16 @@ so an unknown key or a wrong type is an error before anything is built, and a ke
 
 import ast
 import collections.abc
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import inspect
 import json
+import traceback
 import types as python_types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,19 +111,22 @@ def _accepts_sequence(value: Any, base: Any, arguments: tuple[Any, ...]) -> bool
 
 
 def describe(annotation: Any) -> str:
-    """A type as a user would write it: `int or None`, `one of 'tok', 'gap'`."""
+    """A type as a user would say it: `int or None`, `one of 'tok', 'gap'`, `a list of float`."""
     arguments = typing.get_args(annotation)
+    base = typing.get_origin(annotation) or annotation
     if typing.get_origin(annotation) in (typing.Union, python_types.UnionType):
         return " or ".join(describe(argument) for argument in arguments)
     if typing.get_origin(annotation) is typing.Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if annotation is type(None) or annotation is None:
         return "None"
-    return (
-        annotation.__name__
-        if isinstance(annotation, type) and not arguments
-        else str(annotation).replace("typing.", "")
-    )
+    if base is tuple and arguments and Ellipsis not in arguments:
+        return f"({', '.join(map(describe, arguments))})"
+    if base in (tuple, list, collections.abc.Sequence):
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+    if base in (dict, collections.abc.Mapping):
+        return "a section of keys and values"
+    return "anything" if annotation is Any else getattr(base, "__name__", str(base))
 
 
 def parse(text: str, annotation: Any, where: str) -> Any:
@@ -192,7 +197,8 @@ def load(spec: str) -> ml_collections.ConfigDict:
     except TypeError as error:
         signature = inspect.signature(get_config)
         raise types.InputError(f"{spec!r} does not fit get_config{signature} of {name!r}: {error}.") from None
-    return ml_collections.ConfigDict(get_config(*arguments, **keywords))
+    with _blamed(name):
+        return ml_collections.ConfigDict(get_config(*arguments, **keywords))
 
 
 def module(path: str | Path) -> python_types.ModuleType:
@@ -205,11 +211,25 @@ def module(path: str | Path) -> python_types.ModuleType:
     if spec is None or spec.loader is None:
         raise types.InputError(f"--config must name a Python file: {str(path)!r} is none.")
     loaded = importlib.util.module_from_spec(spec)
-    try:
+    with _blamed(path):
         spec.loader.exec_module(loaded)
+    return loaded
+
+
+@contextlib.contextmanager
+def _blamed(path: str | Path) -> Generator[None, None, None]:
+    """An error of an experiment file is told with the line of the file where it came up."""
+    try:
+        yield
+    except types.InputError:
+        raise
     except SyntaxError as error:
         raise types.InputError(f"{str(path)!r} is not Python: line {error.lineno}: {error.msg}.") from error
-    return loaded
+    except Exception as error:
+        file = str(Path(path).expanduser())
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        where = f" line {lines[-1]}" if lines else ""
+        raise types.InputError(f"{str(path)!r}{where} raised {type(error).__name__}: {error}.") from error
 
 
 def plain(value: Any) -> Any:

@@ -86,3 +86,12 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         main.main(["--version"])
     assert capsys.readouterr().out.strip() == transformer_jax.__version__
+
+
+def test_ctrl_c_before_there_is_anything_to_save_is_one_line_and_exit_130(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_verb, "run", interrupted)
+    assert main.main(["train", "--config", "x.py", "--workdir", "w"]) == 130
+    assert capsys.readouterr().err == "transformer-jax train: stopped.\n"

@@ -136,6 +136,17 @@ def test_data_preview_writes_a_contact_sheet(tmp_path, capsys):
     assert "glyphs" in capsys.readouterr().out
 
 
+def test_data_preview_passes_arguments_to_the_source(photos, tmp_path, capsys):
+    out = ["--preprocess", "decode | resize(8)", "--out", f"{tmp_path}/sheet.png"]
+    flat = ["data", "preview", f"folder:{photos}/train", "--split", "val", "--count", "64", *out]
+    assert main.main([*flat, "--argument", "val_fraction=0.2"]) == 0
+    assert Image.open(tmp_path / "sheet.png").size == (3 * 100 + 4, 2 * 118 + 4)  # 3 of 15 set aside in each of two
+    assert main.main(flat) == 2
+    assert "val_fraction=0.1" in capsys.readouterr().err
+    assert main.main([*flat, "--argument", "val_fraction"]) == 2
+    assert "takes KEY=VALUE, not 'val_fraction'" in capsys.readouterr().err
+
+
 def test_doctor_passes_here(tmp_path, capsys):
     assert main.main(["doctor", "--workdir", str(tmp_path)]) == 0
     report = capsys.readouterr().out

@@ -266,7 +266,7 @@ def test_a_skipped_image_moves_no_other_and_is_counted(in_memory, caplog):
         index = int(want[want.index("[") + 1 : -1])
         substitute = 5 if index in (3, 4) else index
         assert label == substitute % 5 and image[0, 0, 0] == substitute
-    assert pipe.skipped == 6
+    assert pipe.skipped == 6 and got[loading.SKIPPED].tolist() == [2, 4]
     assert "fake train[3]" in caplog.text and "fake train[4]" in caplog.text
 
 

@@ -39,3 +39,13 @@ def test_a_sheet_holds_no_more_than_the_source(tmp_path):
 def test_an_image_that_was_dropped_is_an_input_error(tmp_path):
     with pytest.raises(types.InputError, match='1 or 3 channels.*not NoneType. Begin with "decode"'):
         sheet(tmp_path, "decode | keep('label')")
+
+
+def test_a_corrupt_image_and_a_place_that_cannot_be_written_are_input_errors(tmp_path):
+    folder = tmp_path / "photos" / "cat"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"no image")
+    with pytest.raises(types.InputError, match=r"Bad image, example 0 of .*cat/1.png"):
+        preview.contact_sheet(sources.open_source(f"folder:{folder.parent}"), "decode", tmp_path / "sheet.png")
+    with pytest.raises(types.InputError, match="written to a file.*No such file or directory"):
+        sheet(tmp_path / "nowhere", "decode", count=1)

@@ -1,4 +1,4 @@
-"""An experiment of seconds."""
+"""An experiment of seconds, and an experiment file."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from transformer_jax import experiment
 ROOT = Path(__file__).parents[2]
 
 
-def tiny(**changes):
-    """A run of seconds with everything in it: dropout, augmentation, mixup, an average, two evaluators."""
-    raw = ml_collections.ConfigDict(
+def get_config():
+    """A run of seconds with everything in it: dropout, augmentation, mixup, an average, an evaluator."""
+    return ml_collections.ConfigDict(
         dict(
             name="tiny",
             model=dict(
@@ -34,4 +34,8 @@ def tiny(**changes):
             evals=dict(val=dict(source="digits", split="validation", preprocess="value_range(-1, 1)", batch_size=64)),
         )
     )
-    return experiment.resolve(raw, {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def tiny(**changes):
+    """The experiment, resolved."""
+    return experiment.resolve(get_config(), {key.replace("__", "."): value for key, value in changes.items()})

@@ -12,6 +12,7 @@ from transformer_jax import experiment, types
 from transformer_jax.experiment import rundir
 from transformer_jax.training import checkpoint
 
+BEST = {"checkpoint.keep_best": "('val/top1', 'max')"}
 MIDDLE = {"checkpoint.every": "3", "checkpoint.keep_last": "2"}
 
 
@@ -64,6 +65,16 @@ def test_a_setting_that_shapes_the_run_may_not_change_unasked(finished, tmp_path
     assert state_of(tmp_path / "run")[1]["step"] == 8
 
 
+@pytest.mark.parametrize(
+    "changes, setting",
+    [({"optim.name": "sgd"}, r"optim.name \('adamw' -> 'sgd'\)"), ({"model.width": "32"}, r"model.width \(16 -> 32\)")],
+)
+def test_a_change_that_makes_other_arrays_is_told_as_a_setting(finished, changes, setting):
+    folder, _ = finished
+    with pytest.raises(types.InputError, match=f"{setting}.* changed"):
+        experiment.train(small.tiny(**MIDDLE, **changes), folder, quiet=True)
+
+
 def test_a_continued_run_reads_on_where_it_stopped_with_another_batch_size(finished, tmp_path):
     experiment.train(small.tiny(**{"train.total": "3"}), tmp_path, quiet=True)
     changed = small.tiny(
@@ -113,6 +124,12 @@ def test_evaluate_gives_the_number_that_training_reported(finished):
     assert scores["val/loss"] == pytest.approx(metrics["val/loss"], rel=1e-6)
 
 
+def test_evaluate_needs_no_training_data(finished):
+    folder, metrics = finished
+    elsewhere = small.tiny(**{"data.source": "tfds:not_here"})
+    assert experiment.evaluate(elsewhere, str(folder))["val/top1"] == metrics["val/top1"]
+
+
 def test_everything_that_is_missing_is_listed_at_once(tmp_path):
     lost = small.tiny(
         **{
@@ -142,6 +159,9 @@ def test_everything_that_is_missing_is_listed_at_once(tmp_path):
         ({"train.accumulate": "0"}, "train.accumulate must be at least 1: it is 0"),
         ({"train.average": "2.0"}, "train.average must be between 0 and 1"),
         ({"checkpoint.keep_best": "('vall/top1', 'max')"}, "keep_best must be a metric of an evaluator"),
+        ({**BEST, "checkpoint.every": "3"}, "each must be evaluated: checkpoint.every is 3 steps.*val.every the end only"),
+        ({**BEST, "checkpoint.every": "3", "evals.val.every": "2"}, "every is 3 steps, evals.val.every 2 steps"),
+        ({"init_from.path": "gs://bucket/B_16.npz"}, "read from local files: gs://bucket/B_16.npz.*gcloud storage cp"),
         ({"checkpoint.every": "0"}, "at least one step between: every=0"),
         ({"model.heads": "0"}, "heads must be at least 1: it is 0"),
         ({"evals.val.preprocess": "value_range(0, 1)"}, "End both in the same value_range"),

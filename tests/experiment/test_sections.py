@@ -57,3 +57,9 @@ def test_a_missing_section_is_named():
     del raw["data"]
     with pytest.raises(types.InputError, match="config.data must be given"):
         experiment.resolve(raw)
+
+
+def test_an_evaluator_is_left_out_with_none():
+    assert small.tiny(**{"evals.val": "None"})["evals"] == {}
+    with pytest.raises(types.InputError, match="--config.evals.vall: there is no such setting"):
+        small.tiny(**{"evals.vall": "None"})

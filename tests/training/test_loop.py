@@ -349,3 +349,43 @@ def test_utilisation_is_a_number_only_when_the_peak_is_known():
         if expected:
             pace = recorder.lines[1][1]
             assert pace["time/mfu"] == pytest.approx(1e3 / (pace["time/step_ms"] * 1e-3) / 1e6, rel=1e-2)
+
+
+def test_an_evaluation_that_was_interrupted_is_done_after_the_resume_and_its_score_kept_with_the_step(tmp_path):
+    """The step is saved unevaluated when the signal comes, and can be the best all the same."""
+    stop = preemption.Stop()
+
+    class Interrupted(small_run.Mean):
+        def __call__(self, params, *, stop):
+            stop.request()
+            raise AssertionError("the signal interrupts")
+
+    best = dict(save_every=3, keep_best=("val/mean", "max"), keep_last=5)
+    with pytest.raises(preemption.Preempted):
+        small_run.run(tmp_path, 6, stop=stop, evaluate=Interrupted(), **best)
+    checkpointer = checkpoint.Checkpointer(tmp_path / "checkpoints", keep_best=best["keep_best"])
+    assert checkpointer.steps() == [3] and checkpointer.best() is None
+    evaluate = small_run.Mean()
+    small_run.run(tmp_path, 6, evaluate=evaluate, **best)
+    small_run.run(tmp_path / "undisturbed", 6, **best)
+    assert len(evaluate.calls) == 2
+    for step in (3, 6):
+        found, expected = (
+            checkpoint.load_leaves(folder / "checkpoints" / str(step))[1]
+            for folder in (tmp_path, tmp_path / "undisturbed")
+        )
+        assert found == expected and found["evaluated"] and found["metrics"]["val/mean"] == evaluate.calls[step // 3 - 1]
+    assert small_run.numbers(tmp_path) == small_run.numbers(tmp_path / "undisturbed")
+
+
+def test_skipped_examples_are_a_metric_that_counts_on_after_a_resume(tmp_path):
+    def feed(position):
+        for batch in small_run.batches(position):
+            yield {**batch, loop.SKIPPED: int(batch["_id"][0] in (8, 32))}  # steps 2 and 5
+
+    small_run.run(tmp_path / "whole", 6, feed=feed)
+    small_run.run(tmp_path / "parts", 4, feed=feed)
+    small_run.run(tmp_path / "parts", 6, feed=feed)
+    for folder in ("whole", "parts"):
+        counts = {line["step"]: line.get("data/skipped") for line in small_run.numbers(tmp_path / folder)}
+        assert counts == {1: None, 2: 1, 3: 1, 4: 1, 5: 2, 6: 2}

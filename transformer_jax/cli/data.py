@@ -1,6 +1,7 @@
 """`transformer-jax data`: list, prepare, preview."""
 
 import argparse
+from typing import Any
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     preview.add_argument("--split", default="train", help="default: %(default)s")
     preview.add_argument("--preprocess", default="decode", metavar="STRING", help="default: %(default)s")
     preview.add_argument("--count", type=int, default=64, help="images on the sheet (default: %(default)s)")
+    preview.add_argument(
+        "--argument", action="append", default=[], metavar="KEY=VALUE", help="of the source: val_fraction=0.1, labels=50"
+    )
     preview.add_argument("--data-dir", metavar="DIR", help="where TFDS files lie")
     preview.add_argument("--out", default="preview.png", metavar="PNG", help="default: %(default)s")
 
@@ -35,6 +39,17 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         from transformer_jax.data import preview, sources
 
-        source = sources.open_source(arguments.source, arguments.split, data_dir=arguments.data_dir)
+        given = dict(_pair(word) for word in arguments.argument)
+        source = sources.open_source(arguments.source, arguments.split, data_dir=arguments.data_dir, **given)
         preview.contact_sheet(source, arguments.preprocess, arguments.out, count=arguments.count)
         print(f"wrote {arguments.out}")
+
+
+def _pair(word: str) -> tuple[str, Any]:
+    """`"labels=50"` as `("labels", 50)`."""
+    from transformer_jax import config, types
+
+    name, equals, text = word.partition("=")
+    if not equals or not name.isidentifier():
+        raise types.InputError(f"--argument takes KEY=VALUE, not {word!r}.")
+    return name, config.parse(text, Any, name)

@@ -21,7 +21,7 @@ VERBS = {
     "doctor": "check versions, devices and a few operations; made to be pasted into a report",
 }
 OVERRIDE = "--config."
-BAD_INPUT, PREEMPTED = 2, 143
+BAD_INPUT, PREEMPTED, INTERRUPTED = 2, 143, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +83,9 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int
     except preemption.Preempted:
         print(f"transformer-jax {arguments.verb}: asked to stop; the same command continues.", file=sys.stderr)
         return PREEMPTED
+    except KeyboardInterrupt:  # before anything was there to save, or a second time
+        print(f"transformer-jax {arguments.verb}: stopped.", file=sys.stderr)
+        return INTERRUPTED
     except failures.Diverged as error:
         print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
         return 1

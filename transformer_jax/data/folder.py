@@ -46,7 +46,8 @@ def open(path: str, split: str = "train", *, val_fraction: float | None = None) 
         have = ", ".join(stored or ["train"])
         raise types.InputError(
             f"folder:{path} has no split {split!r}, only: {have}. Add the directory {split}/, or set"
-            f" val_fraction=0.1 to set a validation split aside."
+            " val_fraction=0.1 (among the `arguments` of the training data and of the evaluator) to set a validation"
+            " split aside."
         )
     return FolderSource(train if held_out else stored.get(wanted, root), path, split, classes, files)
 

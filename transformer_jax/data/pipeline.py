@@ -99,7 +99,11 @@ def _check(batch_size: int, process_index: int, process_count: int, on_bad_image
 
 
 class Train(_Pipeline):
-    """An endless stream of batches; `batches(start)` continues it after `start` examples (of all processes)."""
+    """An endless stream of batches; `batches(start)` continues it after `start` examples (of all processes).
+
+    With `on_bad_image="skip"` a bad image is replaced by the next good one, and the batch says how many under
+    `loading.SKIPPED`.
+    """
 
     def __init__(
         self,
@@ -139,8 +143,9 @@ class Train(_Pipeline):
         return self._stream(chunks, _ENDLESS, finish=self._count)
 
     def _count(self, batch: Batch) -> Batch:
-        self.skipped += int(batch.pop(loading.SKIPPED).sum())
-        return batch
+        skipped = int(batch.pop(loading.SKIPPED).sum())
+        self.skipped += skipped
+        return {**batch, loading.SKIPPED: skipped} if self._skip else batch
 
 
 class Evaluate(_Pipeline):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from transformer_jax import types
-from transformer_jax.data import operation, ops, order, sources
+from transformer_jax.data import decoding, operation, ops, order, sources
 
 _TILE = 96
 """Small images are enlarged to about this many pixels, without smoothing."""
@@ -34,14 +34,20 @@ def contact_sheet(
     tiles, captions = [], []
     positions = np.arange(min(count, len(source)))
     for epoch, index in order.Order(len(source), seed=seed)(positions):
-        example: dict[str, Any] = dict(source[index])
-        label = int(example["label"])
         rng = order.generator(seed, epoch, index)
-        for step in steps:
-            example = step(example, rng)
+        try:
+            example: dict[str, Any] = dict(source[index])
+            label = int(example["label"])
+            for step in steps:
+                example = step(example, rng)
+        except decoding.BadImage as error:
+            raise types.InputError(f"Bad image, example {index} of {source.name!r}: {error}. Mend or remove it.") from error
         tiles.append(_pixels(example, preprocess))
         captions.append(source.class_names[label])
-    _sheet(tiles, captions).save(path, "PNG")
+    try:
+        _sheet(tiles, captions).save(path, "PNG")
+    except OSError as error:
+        raise types.InputError(f"A contact sheet is written to a file: {os.fspath(path)}: {error.strerror}.") from error
 
 
 def _pixels(example: dict[str, Any], preprocess: Any) -> UInt8[np.ndarray, "height width 3"]:

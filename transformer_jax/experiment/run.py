@@ -1,5 +1,6 @@
 """Training: from a resolved experiment to a run directory."""
 
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,6 @@ def train(
         checkpointer = _checkpointer(folder, setup)
         evaluations = setups.evaluations(setup, shared)
         begun = _begin(setup, checkpointer, shared, evaluations, _silent if quiet else print)
-        _check_changes(setup, begun.meta, _silent if quiet else print)
         kept = begun.clock.step if begun.origin == "own" else None
         numbers = rundir.Numbers(folder, kept, setup.total_steps, quiet=quiet)
         if not quiet:
@@ -86,8 +86,8 @@ def train(
                     checkpointer=checkpointer if save else None,
                     save_every=setup.steps(settings["checkpoint"]["every"]),
                 )
-            if setup.data.skipped:
-                numbers.text(f"{setup.data.skipped} bad images were skipped (data.on_bad_image='skip').")
+            if begun.clock.skipped:
+                numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
         finally:
             checkpointer.close()
             numbers.close()
@@ -151,6 +151,7 @@ def _begin(
         resume=setup.settings["resume"],
         init_from=None if section is None else with_weights,
         source="" if section is None else section["path"],
+        accept=functools.partial(_check_changes, setup, say),
         say=say,
     )
 
@@ -170,10 +171,8 @@ def _check_classifier(
             chance.warn(item.evaluator.name, scores["top1"], examples=examples, classes=classes)
 
 
-def _check_changes(setup: setups.Setup, saved: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def _check_changes(setup: setups.Setup, say: Callable[[str], None], saved: Mapping[str, Any]) -> None:
     """Say what changed since the checkpoint that is continued; `InputError` for a change that was not allowed."""
-    if not saved:
-        return
     changes = config.changes(saved["config"], setup.settings)
     if saved["fingerprint"] != setup.data.fingerprint and not any(key.startswith("data.") for key in changes):
         changes["data"] = (saved["fingerprint"], setup.data.fingerprint)

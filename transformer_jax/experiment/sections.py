@@ -141,6 +141,9 @@ def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None 
     """The experiment, overrides applied, every section checked and every default filled in, as plain dictionaries."""
     settings = ml_collections.ConfigDict(raw.to_dict())
     overrides = dict(overrides or {})
+    for where in [where for where, text in overrides.items() if where.startswith("evals.") and text == "None"]:
+        if where.removeprefix("evals.") in settings.get("evals", {}):  # one evaluator is left out
+            del settings.evals[where.removeprefix("evals.")], overrides[where]
     # Names choose constructors, so they are set before the keywords of those constructors are known.
     names = {where: text for where, text in overrides.items() if where.rsplit(".", 1)[-1] in ("name", "kind")}
     keywords = {where: text for where, text in overrides.items() if where not in names}

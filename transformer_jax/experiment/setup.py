@@ -55,7 +55,23 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     sizes = {"batch_size": batch_size, "epoch_examples": data.num_examples}
     total_steps = schedules.steps(settings["train"]["total"], **sizes)
     schedule = schedules.build(**settings["schedule"], total_steps=total_steps, **sizes)
-    return Setup(settings, program, data, total_steps, schedule)
+    setup = Setup(settings, program, data, total_steps, schedule)
+    _check_best(setup)
+    return setup
+
+
+def _check_best(setup: Setup) -> None:
+    """`InputError` when checkpoints are saved that nothing has judged: the best would be the best of the others."""
+    best, saved = setup.settings["checkpoint"]["keep_best"], setup.steps(setup.settings["checkpoint"]["every"])
+    if best is None or saved is None:
+        return
+    name = best[0].partition("/")[0]
+    evaluated = setup.steps(setup.settings["evals"][name]["every"])
+    if evaluated is None or saved % evaluated:
+        raise types.InputError(
+            f"To keep the best checkpoint, each must be evaluated: checkpoint.every is {saved} steps, evals.{name}.every"
+            f" {'the end only' if evaluated is None else f'{evaluated} steps'}. Set checkpoint.every to a multiple of it."
+        )
 
 
 def _check_ranges(settings: Mapping[str, Any]) -> None:
@@ -110,14 +126,32 @@ def summary(setup: Setup) -> str:
     )
 
 
+def judged(settings: Mapping[str, Any], shared: sharing.Shared) -> tuple[programs.Program, tuple[str, ...]]:
+    """The program of an experiment and the names of its classes, where the training data need not be at hand: the
+    classes are those of the first evaluator's data."""
+    devices.check_backend()
+    if not settings["evals"]:
+        raise types.InputError("There must be something to evaluate: config.evals is empty.")
+    sharing.preflight(sharing.missing(settings, train=False))
+    first = next(iter(settings["evals"].values()))
+    source = shared.source(first, first.get("split") or first["test_split"])
+    plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
+    return shared.program(_with_classes(settings, source.num_classes), plan.pixel_range), source.class_names
+
+
 def evaluations(setup: Setup, shared: sharing.Shared) -> list[evaluator.Scheduled]:
     """The evaluators of an experiment and when they run. With a Polyak average, it is the average that is evaluated."""
-    scheduled = []
-    for name, section in setup.settings["evals"].items():
-        average = setup.settings["train"]["average"] is not None
-        made = _EVALUATORS[section["kind"]](name, section, setup.program, shared)
-        scheduled.append(evaluator.Scheduled(made, every=setup.steps(section["every"]), average=average))
-    return scheduled
+    average = setup.settings["train"]["average"] is not None
+    every = {name: setup.steps(section["every"]) for name, section in setup.settings["evals"].items()}
+    made = evaluators(setup.settings["evals"], setup.program, shared)
+    return [evaluator.Scheduled(item, every=every[item.name], average=average) for item in made]
+
+
+def evaluators(
+    sections: Mapping[str, Mapping[str, Any]], program: programs.Program, shared: sharing.Shared
+) -> list[evaluator.Evaluator]:
+    """The evaluators of `config.evals`, their data opened."""
+    return [_EVALUATORS[section["kind"]](name, section, program, shared) for name, section in sections.items()]
 
 
 def _classification(

@@ -88,14 +88,15 @@ class Shared:
         return self._weights[path]
 
 
-def missing(settings: Mapping[str, Any]) -> list[str]:
-    """Every data set and file an experiment reads that is not on this machine, each with its remedy."""
-    sections = [settings["data"]]
+def missing(settings: Mapping[str, Any], *, train: bool = True) -> list[str]:
+    """Every data set and file an experiment reads that is not on this machine, each with its remedy. Without `train`,
+    only what its evaluators read."""
+    sections = [settings["data"]] if train else []
     for section in settings["evals"].values():
         splits = [section[key] for key in ("split", "train_split", "test_split") if key in section]
         sections += [dict(section, split=split) for split in splits]
     problems = sources.missing(sections)
-    if settings["init_from"] is not None:
+    if train and settings["init_from"] is not None:
         problems += weights.missing(settings["init_from"]["path"])
     return problems
 

@@ -21,29 +21,23 @@ def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared |
     """Every evaluator of the experiment over the weights at `path`, as `{"val/top1": 0.97}`."""
     shared = shared or sharing.Shared()
     with preemption.listen() as stop:
-        return _evaluate(setups.prepare(dict(settings, init_from=None), shared), path, shared, stop)
-
-
-def _evaluate(setup: setups.Setup, path: str, shared: sharing.Shared, stop: preemption.Stop) -> dict[str, float]:
-    if not setup.settings["evals"]:
-        raise types.InputError("There must be something to evaluate: config.evals is empty.")
-    program = setup.program
-    fresh = program.neutral(program.init(jax.random.key(0)).params)
-    source = shared.weights(path)
-    ours, theirs = list(setup.data.class_names), source.meta.get("class_names")
-    if theirs is not None and list(theirs) != ours:
-        raise types.InputError(
-            f"A classifier is judged on the classes it was trained on: {path} knows {_some(theirs)}, the data has"
-            f" {_some(ours)}."
-        )
-    found = weights.fit(source, program, fresh, head="keep")
-    params = program.place(found.params)
-    scores: dict[str, float] = {}
-    for item in setups.evaluations(setup, shared):
-        result = item.evaluator(params, stop=stop)
-        stop.check()
-        scores.update({f"{item.evaluator.name}/{metric}": value for metric, value in result.items()})
-    return scores
+        program, ours = setups.judged(settings, shared)
+        made = setups.evaluators(settings["evals"], program, shared)
+        source = shared.weights(path)
+        theirs = source.meta.get("class_names")
+        if theirs is not None and list(theirs) != list(ours):
+            raise types.InputError(
+                f"A classifier is judged on the classes it was trained on: {path} knows {_some(theirs)}, the data has"
+                f" {_some(ours)}."
+            )
+        fresh = program.neutral(program.init(jax.random.key(0)).params)
+        params = program.place(weights.fit(source, program, fresh, head="keep").params)
+        scores: dict[str, float] = {}
+        for item in made:
+            result = item(params, stop=stop)
+            stop.check()
+            scores.update({f"{item.name}/{metric}": value for metric, value in result.items()})
+        return scores
 
 
 def _some(names: Sequence[str]) -> str:

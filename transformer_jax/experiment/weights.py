@@ -8,14 +8,16 @@ from typing import Any
 from transformer_jax import types
 from transformer_jax.experiment import program
 from transformer_jax.training import checkpoint
-from transformer_jax.transfer import convert
+from transformer_jax.transfer import convert, sniffing
 
 
 def missing(path: str) -> list[str]:
     """What stands against reading weights there, for a preflight; empty when nothing does."""
-    if Path(path).expanduser().exists():
-        return []
-    return [f"init_from.path={path!r} does not exist. Name a run directory, a checkpoint, a .npz or .safetensors file."]
+    try:
+        sniffing.local(path)
+    except types.InputError as error:
+        return [f"config.init_from.path: {error}"]
+    return []
 
 
 def load(path: str | os.PathLike[str]) -> convert.Source:

@@ -36,16 +36,17 @@ class Size(NamedTuple):
     mlp_dim: int
 
 
+# Every row agrees with big_vision's models/vit.py at 0b73d7b; beside it, the paper that introduced it.
 VARIANTS = {
-    "Ti": Size(192, 12, 3, 768),  # DeiT, 2012.12877, table 1; AugReg, 2106.10270, table 2
-    "S": Size(384, 12, 6, 1536),  # DeiT, 2012.12877, table 1; AugReg, 2106.10270, table 2
-    "M": Size(512, 12, 8, 2048),  # big_vision, models/vit.py, which refers to 2106.04560
-    "B": Size(768, 12, 12, 3072),  # ViT, 2010.11929, table 1
-    "L": Size(1024, 24, 16, 4096),  # ViT, 2010.11929, table 1
-    "So400m": Size(1152, 27, 16, 4304),  # Getting ViT in Shape, 2305.13035, table 1 and section 4
-    "H": Size(1280, 32, 16, 5120),  # ViT, 2010.11929, table 1
-    "g": Size(1408, 40, 16, 6144),  # Scaling ViT, 2106.04560, table 2
-    "G": Size(1664, 48, 16, 8192),  # Scaling ViT, 2106.04560, table 2
+    "Ti": Size(192, 12, 3, 768),  # DeiT (2012.12877)
+    "S": Size(384, 12, 6, 1536),  # DeiT (2012.12877)
+    "M": Size(512, 12, 8, 2048),
+    "B": Size(768, 12, 12, 3072),  # ViT (2010.11929)
+    "L": Size(1024, 24, 16, 4096),  # ViT (2010.11929)
+    "So400m": Size(1152, 27, 16, 4304),  # SoViT (2305.13035)
+    "H": Size(1280, 32, 16, 5120),  # ViT (2010.11929)
+    "g": Size(1408, 40, 16, 6144),  # Scaling ViT (2106.04560)
+    "G": Size(1664, 48, 16, 8192),  # Scaling ViT (2106.04560)
 }
 
 

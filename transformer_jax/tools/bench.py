@@ -11,6 +11,7 @@ import jax
 
 from transformer_jax import experiment, types
 from transformer_jax.metrics import flops
+from transformer_jax.training import loop
 
 WARM_UP = 2
 KINDS = ("train", "predict")
@@ -65,7 +66,7 @@ def _prepare(settings: Mapping[str, Any], fake_data: bool) -> tuple[Any, Iterato
     shared = experiment.Shared()
     if not fake_data:
         setup = experiment.prepare(settings, shared)
-        return setup.program, setup.data.batches(0)
+        return setup.program, (loop.split(batch)[0] for batch in setup.data.batches(0))
     program = experiment.without_data(settings, shared)
     return program, iter([program.fake_batch(settings["data"]["batch_size"])])
 

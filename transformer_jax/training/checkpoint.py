@@ -89,6 +89,7 @@ class Checkpointer:
                 "step": clock.step,
                 "examples": clock.examples,
                 "evaluated": clock.evaluated,
+                "skipped": clock.skipped,
                 "metrics": dict(scores or {}),
                 "stacks": self._stacks,
                 "leaves": layout.describe(leaves),
@@ -101,27 +102,41 @@ class Checkpointer:
         self._started = clock.step
         self._writer.start(target, leaves, meta)
 
+    def record(self, clock: state.Clock, scores: Mapping[str, float]) -> None:
+        """Adds its scores to a step that was saved before it was evaluated, as one is that a signal has interrupted."""
+        self.wait()
+        directory = self.directory / str(clock.step)
+        if jax.process_index() != 0 or storage.read_meta(directory)["evaluated"]:
+            return
+        storage.amend_meta(directory, {"evaluated": True, "metrics": dict(scores)})
+        self._scores = {step: score for step, score in (self._scores or {}).items() if step != clock.step}
+        self._prune()
+
     def restore(
-        self, abstract: state.TrainState, *, source: str | os.PathLike[str] | None = None
+        self,
+        abstract: state.TrainState,
+        *,
+        source: str | os.PathLike[str] | None = None,
+        accept: Callable[[dict[str, Any]], None] = lambda meta: None,
     ) -> tuple[state.TrainState, state.Clock, dict[str, Any]]:
         """The newest checkpoint that proves to be what was saved, placed as `abstract` asks (shape, dtype, sharding).
 
         A corrupt one is named, renamed `N.corrupt`, and the next older one taken. Raises `InputError` when none is
         left, or when the checkpoint is of another model or optimizer. `source` is the path of another run to read
-        instead (or one step of it), where nothing is renamed.
+        instead (or one step of it), where nothing is renamed. `accept` sees the meta data first, and may raise.
         """
         target = state.flatten(abstract)
         problems = []
         found = storage.steps(self.directory).values() if source is None else storage.find(source)
         for directory in found:
             try:
-                flat, meta = self._read(directory, target)
+                flat, meta = self._read(directory, target, accept)
             except storage.Corrupt as error:
                 problems.append(f"step {directory.name}: {error}")
                 renamed = f" It is now {_set_aside(directory, 'corrupt')}." if source is None else ""
                 warnings.warn(f"Checkpoint {directory} is corrupt: {error}.{renamed}", stacklevel=2)
                 continue
-            clock = state.Clock(step=meta["step"], examples=meta["examples"], evaluated=meta["evaluated"])
+            clock = state.Clock(meta["step"], meta["examples"], meta["evaluated"], meta.get("skipped", 0))
             return state.unflatten(layout.place(flat, target), abstract), clock, meta
         raise types.InputError(
             f"A run continues from a good checkpoint: {source or self.directory} has none"
@@ -149,8 +164,11 @@ class Checkpointer:
                 self._writer.close()
                 self._writer = None
 
-    def _read(self, directory: pathlib.Path, target: types.FlatTree) -> tuple[types.FlatTree, dict[str, Any]]:
+    def _read(
+        self, directory: pathlib.Path, target: types.FlatTree, accept: Callable[[dict[str, Any]], None]
+    ) -> tuple[types.FlatTree, dict[str, Any]]:
         meta = storage.read_meta(directory)
+        accept(meta)
         wanted = paths.unstack(layout.abstract(target), self._stacks, take=layout.layer)
         layout.require_same(meta["leaves"], wanted, where=str(directory))
         if not self._spread:

@@ -46,7 +46,7 @@ class Journal:
         self._writer, self._progress, self._directory = writer, progress, directory
         self._total, self._batch, self._every = total_steps, batch_size, max(1, every)
         self._utilisation = flops_per_step / peak_flops if flops_per_step and peak_flops else None
-        self._held: tuple[failures.BatchRecord, types.Metrics, float | np.floating] | None = None
+        self._held: tuple[failures.BatchRecord, types.Metrics, dict[str, Any]] | None = None
         self._compile = compilation.Watch()
         self._compile_seconds = 0.0
         self._warned = False
@@ -91,7 +91,10 @@ class Journal:
         """
         self.flush()
         first = clock.examples - self._batch
-        self._held = (failures.BatchRecord(clock.step, first, self._batch, ids), metrics, learning_rate)
+        known = {"learning_rate": reporting.number(learning_rate)}
+        if clock.skipped:
+            known["data/skipped"] = clock.skipped
+        self._held = (failures.BatchRecord(clock.step, first, self._batch, ids), metrics, known)
         if self._progress is not None:
             self._progress.advance(clock.step)
 
@@ -99,7 +102,7 @@ class Journal:
         """Reads and reports the metrics that are held. Waits for the device."""
         if self._held is None:
             return
-        (record, metrics, learning_rate), self._held = self._held, None
+        (record, metrics, known), self._held = self._held, None
         due = record.step % self._every == 0 or record.step in (1, self._total)
         flags = metrics if due else {name: metrics[name] for name in step.FLAGS.values() if name in metrics}
         values = jax.device_get(flags)
@@ -111,7 +114,7 @@ class Journal:
             self._writer.text(f"Step {record.step} was skipped: its loss, gradient or update was not finite.")
         if due or skipped:
             values = values if due else jax.device_get(metrics)
-            self._write(record.step, values, learning_rate)
+            self._write(record.step, values, known)
 
     def evaluation(self, step: int, scores: Mapping[str, float]) -> None:
         """Reports the results of the evaluators."""
@@ -121,9 +124,9 @@ class Journal:
     def text(self, message: str) -> None:
         self._writer.text(message)
 
-    def _write(self, number: int, values: Mapping[str, Any], learning_rate: float | np.floating) -> None:
+    def _write(self, number: int, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         line: dict[str, Any] = {f"train/{name}": value for name, value in values.items() if name != step.STOPPED}
-        self._writer.write(number, {**line, "learning_rate": reporting.number(learning_rate), **self._pace(number)})
+        self._writer.write(number, {**line, **known, **self._pace(number)})
         self._restart()
 
     def _pace(self, number: int) -> dict[str, float]:

@@ -12,8 +12,8 @@ from transformer_jax.training import checkpoint, evaluator, journal, preemption
 from transformer_jax.training import state as states
 from transformer_jax.training import step as steps
 
-IDS = "_id"
-"""A key of a batch that stays on the host: the ids of its examples."""
+IDS, SKIPPED = "_id", "_skipped"
+"""Keys of a batch that stay on the host: the ids of its examples, and how many bad ones were passed over for it."""
 
 
 @runtime_checkable
@@ -73,16 +73,16 @@ def fit(
                     return state
 
                 with log.waiting(), stop.interruptible():
-                    batch, ids = _next(feed, clock)
+                    batch, told = _next(feed, clock)
 
                 learning_rate = np.float32(schedule(clock.step))
                 with log.dispatching():
                     rate = jax.device_put(learning_rate, replicated)
                     state, metrics = train_step(state, put(batch), rate)
-                clock.advance(batch_size)
+                clock.advance(batch_size, int(told.get(SKIPPED, 0)))
                 scores = {}
 
-                log.step(clock, metrics, learning_rate, ids)
+                log.step(clock, metrics, learning_rate, told.get(IDS))
         except preemption.Preempted:
             log.flush()
             if checkpointer is not None:
@@ -91,15 +91,21 @@ def fit(
             raise
 
 
-def _next(feed: Feed, clock: states.Clock) -> tuple[dict[str, Any], Any]:
-    """The next batch, and the ids of its examples if it carries them."""
+def _next(feed: Feed, clock: states.Clock) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The next batch, and what it tells the host."""
     batch = next(feed, None)
     if batch is None:
         raise types.InputError(
             f"Training data must not end before training does: there is none after example {clock.examples}."
             " A training pipeline runs across epochs without an end."
         )
-    return {name: value for name, value in batch.items() if name != IDS}, batch.get(IDS)
+    return split(batch)
+
+
+def split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a batch goes to the devices, and what it tells the host."""
+    told = {name: batch[name] for name in (IDS, SKIPPED) if name in batch}
+    return {name: value for name, value in batch.items() if name not in told}, told
 
 
 def _save_due(step: int, total_steps: int, every: int | None) -> bool:
@@ -109,8 +115,10 @@ def _save_due(step: int, total_steps: int, every: int | None) -> bool:
 def _save(
     checkpointer: checkpoint.Checkpointer, state: states.TrainState, clock: states.Clock, scores: dict[str, float]
 ) -> None:
-    if not checkpointer.has(clock.step):  # the step a run continues from is there already
+    if not checkpointer.has(clock.step):
         checkpointer.save(state, clock, scores)
+    elif scores:  # the step a run continues from is there already, perhaps without its evaluation
+        checkpointer.record(clock, scores)
 
 
 @contextlib.contextmanager

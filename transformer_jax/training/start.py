@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from transformer_jax import types
@@ -19,8 +19,6 @@ class Start:
     clock: state.Clock
     origin: str
     """`"own"`, `"resume"`, `"init_from"` or `"scratch"`."""
-    meta: Mapping[str, Any]
-    """Of the checkpoint that is continued; empty when none is."""
 
 
 def begin(
@@ -31,6 +29,7 @@ def begin(
     resume: str | os.PathLike[str] = "auto",
     init_from: Callable[[state.TrainState], state.TrainState] | None = None,
     source: str = "other weights",
+    accept: Callable[[dict[str, Any]], None] = lambda meta: None,
     say: Callable[[str], None] = print,
 ) -> Start:
     """The state a run starts from, in this order:
@@ -41,21 +40,22 @@ def begin(
     4. scratch.
 
     `resume` is `"auto"`, `"required"` (an error if 1 finds nothing), `"never"` (an error if it finds something) or the
-    path of 2. `abstract` has the shapes, dtypes and shardings of the state. One line says what was done.
+    path of 2. `abstract` has the shapes, dtypes and shardings of the state. `accept` sees the meta data of a checkpoint
+    before its arrays are read, and raises when the run must not continue from it. One line says what was done.
     """
     resume = os.fspath(resume)
     own = bool(checkpointer.steps())
     _check(checkpointer, resume)
     if own or resume not in RESUME:
         place = checkpointer.directory if own else resume
-        restored, clock, meta = checkpointer.restore(abstract, source=None if own else resume)
-        start = Start(restored, clock, "own" if own else "resume", meta)
+        restored, clock, _ = checkpointer.restore(abstract, source=None if own else resume, accept=accept)
+        start = Start(restored, clock, "own" if own else "resume")
         say(f"Continuing at step {clock.step}, example {clock.examples}, from {place}.")
     elif init_from is not None:
-        start = Start(init_from(fresh()), state.Clock(), "init_from", {})
+        start = Start(init_from(fresh()), state.Clock(), "init_from")
         say(f"Starting at step 0 with the weights of {source}.")
     else:
-        start = Start(fresh(), state.Clock(), "scratch", {})
+        start = Start(fresh(), state.Clock(), "scratch")
         say("Starting at step 0 from scratch.")
     return start
 

@@ -38,10 +38,13 @@ class Clock:
     """Examples consumed: the global position in the data, whatever the batch size was."""
     evaluated: bool = False
     """Whether the evaluations due at `step` have been done."""
+    skipped: int = 0
+    """Bad examples that others stood in for, of those this process read."""
 
-    def advance(self, batch_size: int) -> None:
+    def advance(self, batch_size: int, skipped: int = 0) -> None:
         self.step += 1
         self.examples += batch_size
+        self.skipped += skipped
         self.evaluated = False
 
 

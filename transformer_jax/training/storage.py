@@ -87,6 +87,15 @@ def read_meta(directory: pathlib.Path) -> dict[str, Any]:
     return meta
 
 
+def amend_meta(directory: pathlib.Path, changes: Mapping[str, Any]) -> None:
+    """Replaces entries of the meta data of a committed checkpoint, all at once or not at all."""
+    meta = {**read_meta(directory), **changes}
+    file = directory / _META
+    partial = file.with_name(f"{file.name}.tmp")
+    partial.write_text(json.dumps({**meta, "seal": seal(meta)}))
+    os.replace(partial, file)
+
+
 def read_leaves(directory: pathlib.Path, targets: types.FlatTree) -> types.FlatTree:
     """The leaves named in `targets`. A target that has a sharding gives a `jax.Array`, any other one a numpy array.
 
