@@ -140,7 +140,7 @@ def test_data_preview_passes_arguments_to_the_source(photos, tmp_path, capsys):
     out = ["--preprocess", "decode | resize(8)", "--out", f"{tmp_path}/sheet.png"]
     flat = ["data", "preview", f"folder:{photos}/train", "--split", "val", "--count", "64", *out]
     assert main.main([*flat, "--argument", "val_fraction=0.2"]) == 0
-    assert Image.open(tmp_path / "sheet.png").size == (3 * 100 + 4, 2 * 118 + 4)  # 3 of 15 set aside in each of two
+    assert Image.open(tmp_path / "sheet.png").size == (3 * 100 + 4, 2 * 114 + 4)  # 3 of 15 set aside in each of two
     assert main.main(flat) == 2
     assert "val_fraction=0.1" in capsys.readouterr().err
     assert main.main([*flat, "--argument", "val_fraction"]) == 2

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import types
-from transformer_jax.data import arrays, pipeline
+from transformer_jax.data import arrays, loading, pipeline
 
 from . import fakes
 
@@ -266,7 +266,7 @@ def test_a_skipped_image_moves_no_other_and_is_counted(in_memory, caplog):
         index = int(want[want.index("[") + 1 : -1])
         substitute = 5 if index in (3, 4) else index
         assert label == substitute % 5 and image[0, 0, 0] == substitute
-    assert pipe.skipped == 6 and got[loading.SKIPPED].tolist() == [2, 4]
+    assert pipe.skipped == 6 and got[loading.SKIPPED].sum() == 6
     assert "fake train[3]" in caplog.text and "fake train[4]" in caplog.text
 
 

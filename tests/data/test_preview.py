@@ -45,7 +45,7 @@ def test_a_corrupt_image_and_a_place_that_cannot_be_written_are_input_errors(tmp
     folder = tmp_path / "photos" / "cat"
     folder.mkdir(parents=True)
     (folder / "1.png").write_bytes(b"no image")
-    with pytest.raises(types.InputError, match=r"Bad image, example 0 of .*cat/1.png"):
+    with pytest.raises(types.InputError, match=r"Bad image, example 0, .*cat/1.png"):
         preview.contact_sheet(sources.open_source(f"folder:{folder.parent}"), "decode", tmp_path / "sheet.png")
     with pytest.raises(types.InputError, match="written to a file.*No such file or directory"):
         sheet(tmp_path / "nowhere", "decode", count=1)

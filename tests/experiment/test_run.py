@@ -159,7 +159,10 @@ def test_everything_that_is_missing_is_listed_at_once(tmp_path):
         ({"train.accumulate": "0"}, "train.accumulate must be at least 1: it is 0"),
         ({"train.average": "2.0"}, "train.average must be between 0 and 1"),
         ({"checkpoint.keep_best": "('vall/top1', 'max')"}, "keep_best must be a metric of an evaluator"),
-        ({**BEST, "checkpoint.every": "3"}, "each must be evaluated: checkpoint.every is 3 steps.*val.every the end only"),
+        (
+            {**BEST, "checkpoint.every": "3"},
+            "each must be evaluated: checkpoint.every is 3 steps.*val.every the end only",
+        ),
         ({**BEST, "checkpoint.every": "3", "evals.val.every": "2"}, "every is 3 steps, evals.val.every 2 steps"),
         ({"init_from.path": "gs://bucket/B_16.npz"}, "read from local files: gs://bucket/B_16.npz.*gcloud storage cp"),
         ({"checkpoint.every": "0"}, "at least one step between: every=0"),

@@ -374,18 +374,21 @@ def test_an_evaluation_that_was_interrupted_is_done_after_the_resume_and_its_sco
             checkpoint.load_leaves(folder / "checkpoints" / str(step))[1]
             for folder in (tmp_path, tmp_path / "undisturbed")
         )
-        assert found == expected and found["evaluated"] and found["metrics"]["val/mean"] == evaluate.calls[step // 3 - 1]
+        assert (
+            found == expected and found["evaluated"] and found["metrics"]["val/mean"] == evaluate.calls[step // 3 - 1]
+        )
     assert small_run.numbers(tmp_path) == small_run.numbers(tmp_path / "undisturbed")
 
 
 def test_skipped_examples_are_a_metric_that_counts_on_after_a_resume(tmp_path):
     def feed(position):
         for batch in small_run.batches(position):
-            yield {**batch, loop.SKIPPED: int(batch["_id"][0] in (8, 32))}  # steps 2 and 5
+            yield {**batch, loop.SKIPPED: np.isin(batch["_id"], (8, 32)).astype(np.int32)}  # in steps 2 and 5
 
     small_run.run(tmp_path / "whole", 6, feed=feed)
     small_run.run(tmp_path / "parts", 4, feed=feed)
     small_run.run(tmp_path / "parts", 6, feed=feed)
     for folder in ("whole", "parts"):
-        counts = {line["step"]: line.get("data/skipped") for line in small_run.numbers(tmp_path / folder)}
+        lines = [line for line in small_run.numbers(tmp_path / folder) if "train/loss" in line]
+        counts = {line["step"]: line.get("data/skipped") for line in lines}
         assert counts == {1: None, 2: 1, 3: 1, 4: 1, 5: 2, 6: 2}

@@ -19,7 +19,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     preview.add_argument("--preprocess", default="decode", metavar="STRING", help="default: %(default)s")
     preview.add_argument("--count", type=int, default=64, help="images on the sheet (default: %(default)s)")
     preview.add_argument(
-        "--argument", action="append", default=[], metavar="KEY=VALUE", help="of the source: val_fraction=0.1, labels=50"
+        "--argument",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the source: val_fraction=0.1, labels=50",
     )
     preview.add_argument("--data-dir", metavar="DIR", help="where TFDS files lie")
     preview.add_argument("--out", default="preview.png", metavar="PNG", help="default: %(default)s")

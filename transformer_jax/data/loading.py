@@ -66,6 +66,7 @@ class Loader:
         self.skip_bad = skip_bad
         self.ids = ids
         self._cache: Cache | None = None
+        self._named: set[int] = set()  # bad images a warning has been given for
         self._cacheable = source.in_memory
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,7 +143,9 @@ class Loader:
                 message = f"Bad image, example {at} of {self.source.name!r}: {error}"
                 if not self.skip_bad:
                     raise types.InputError(f'{message}. Mend or remove it, or set on_bad_image="skip".') from error
-                logging.getLogger(__name__).warning("%s. Skipped.", message)
+                if at not in self._named:
+                    self._named.add(at)
+                    logging.getLogger(__name__).warning("%s. Skipped.", message)
         raise types.InputError(f"Not one image of {self.source.name!r} can be read.")
 
 

@@ -101,8 +101,8 @@ def _check(batch_size: int, process_index: int, process_count: int, on_bad_image
 class Train(_Pipeline):
     """An endless stream of batches; `batches(start)` continues it after `start` examples (of all processes).
 
-    With `on_bad_image="skip"` a bad image is replaced by the next good one, and the batch says how many under
-    `loading.SKIPPED`.
+    With `on_bad_image="skip"` a bad image is replaced by the next good one, and the batch says for each example how many
+    were passed over, under `loading.SKIPPED`.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class Train(_Pipeline):
         return self._stream(chunks, _ENDLESS, finish=self._count)
 
     def _count(self, batch: Batch) -> Batch:
-        skipped = int(batch.pop(loading.SKIPPED).sum())
-        self.skipped += skipped
+        skipped = batch.pop(loading.SKIPPED)
+        self.skipped += int(skipped.sum())
         return {**batch, loading.SKIPPED: skipped} if self._skip else batch
 
 

@@ -35,13 +35,13 @@ def contact_sheet(
     positions = np.arange(min(count, len(source)))
     for epoch, index in order.Order(len(source), seed=seed)(positions):
         rng = order.generator(seed, epoch, index)
+        example: dict[str, Any] = dict(source[index])
+        label, name = int(example["label"]), example.get("id", "")
         try:
-            example: dict[str, Any] = dict(source[index])
-            label = int(example["label"])
             for step in steps:
                 example = step(example, rng)
         except decoding.BadImage as error:
-            raise types.InputError(f"Bad image, example {index} of {source.name!r}: {error}. Mend or remove it.") from error
+            raise types.InputError(f"Bad image, example {index}, {name}: {error}. Mend or remove it.") from error
         tiles.append(_pixels(example, preprocess))
         captions.append(source.class_names[label])
     try:

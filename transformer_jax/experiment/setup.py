@@ -69,8 +69,9 @@ def _check_best(setup: Setup) -> None:
     evaluated = setup.steps(setup.settings["evals"][name]["every"])
     if evaluated is None or saved % evaluated:
         raise types.InputError(
-            f"To keep the best checkpoint, each must be evaluated: checkpoint.every is {saved} steps, evals.{name}.every"
-            f" {'the end only' if evaluated is None else f'{evaluated} steps'}. Set checkpoint.every to a multiple of it."
+            f"To keep the best checkpoint, each must be evaluated: checkpoint.every is {saved} steps,"
+            f" evals.{name}.every {'the end only' if evaluated is None else f'{evaluated} steps'}."
+            " Set checkpoint.every to a multiple of it."
         )
 
 

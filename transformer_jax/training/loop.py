@@ -79,7 +79,7 @@ def fit(
                 with log.dispatching():
                     rate = jax.device_put(learning_rate, replicated)
                     state, metrics = train_step(state, put(batch), rate)
-                clock.advance(batch_size, int(told.get(SKIPPED, 0)))
+                clock.advance(batch_size, int(np.sum(told.get(SKIPPED, 0))))
                 scores = {}
 
                 log.step(clock, metrics, learning_rate, told.get(IDS))
