@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.data import loading, operation, ops, order, sources
+from transformer_jax.data import loading, operation, ops, order, sources, spawning
 
 _CHUNK = 16
 """At most so many examples of a source on disk are one thread's errand."""
@@ -101,8 +101,8 @@ def _check(batch_size: int, process_index: int, process_count: int, on_bad_image
 class Train(_Pipeline):
     """An endless stream of batches; `batches(start)` continues it after `start` examples (of all processes).
 
-    With `on_bad_image="skip"` a bad image is replaced by the next good one, and the batch says for each example how many
-    were passed over, under `loading.SKIPPED`.
+    With `on_bad_image="skip"` a bad image is replaced by the next good one, and `loading.SKIPPED` of a batch says how
+    many were passed over for each example.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class Stream:
         )
         dataset = grain.MapDataset.range(length).map(chunks).to_iter_dataset(options)
         if workers:
-            _mark_flags_parsed()
+            spawning.prepare()
             each = grain.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, math.ceil(ahead / workers))
             )
@@ -262,14 +262,6 @@ def _close(opened: list[Any]) -> None:
     """Closes the iterator and lets go of it: Grain closes again when it is collected, which must not be at the exit."""
     while opened:
         opened.pop().close()
-
-
-def _mark_flags_parsed() -> None:
-    """Grain's workers read absl flags, which raise as long as nobody has parsed a command line."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
 
 
 def _cores() -> int:
