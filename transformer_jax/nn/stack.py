@@ -1,6 +1,6 @@
 """Equal blocks one after the other: one module whose parameters carry a leading `layers` axis.
 
-Scanned (compiled once, whatever the depth) or unrolled (faster on CPU), rematerialised or not, a stack computes the
+Scanned (compiled once, whatever the depth) or unrolled, rematerialised or not, a stack computes the
 same outputs and gradients from the same parameters and random streams.
 """
 
