@@ -31,6 +31,8 @@ make_venv() {
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     say "Python 3.11 or newer is needed, '$python' is $("$python" -V 2>&1): name another with PYTHON=..."; exit 2; }
   if [ -x "$venv/bin/python" ] && [ "$("$python" -V)" = "$("$venv/bin/python" -V)" ]; then return; fi
+  [ ! -e "$venv" ] || [ -f "$venv/pyvenv.cfg" ] || {
+    say "VENV=$venv is there and no virtual environment: name another folder, or one that does not exist"; exit 2; }
   rm -rf "$venv"
   if command -v uv >/dev/null; then
     uv venv --quiet --python "$(command -v "$python")" "$venv"

@@ -127,4 +127,3 @@ def test_changes_name_every_setting_that_differs():
     old = {"train": {"steps": 10, "seed": 0}, "model": {"size": (1, 2)}}
     new = {"train": {"steps": 20, "seed": 0}, "model": {"size": [1, 2]}, "extra": 1}
     assert config.changes(old, new) == {"extra": (None, 1), "train.steps": (10, 20)}
-    assert '+    "steps": 20,' in config.diff(old, new)

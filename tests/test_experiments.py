@@ -4,7 +4,9 @@ import ast
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.protocol import shrunk
 from transformer_jax import config, experiment, protocol
@@ -19,8 +21,21 @@ ARGUMENTS = {
         for target in ("digits_50", "digits_100", "digits_300", "digits_all")
         for method in ("finetune", "scratch")
     ],
+    "folder.py": ["{photos}", "{photos}/train,variant=Ti/32,size=64,epochs=3", "{photos},weights=B_16.npz"],
 }
 CASES = [(path, argument) for path in RECIPES for argument in ARGUMENTS.get(path.name, [""])]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of the layout PATH/train/CLASS, PATH/val/CLASS."""
+    root = tmp_path_factory.mktemp("photos")
+    for place in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (root / place).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(root / place / f"{i}.png")
+    return root
 
 
 def names(case):
@@ -36,15 +51,15 @@ def test_the_header_names_hardware_command_and_provenance(path):
 
 
 @pytest.mark.parametrize("case", CASES, ids=names)
-def test_a_recipe_resolves_to_known_settings_only(case):
+def test_a_recipe_resolves_to_known_settings_only(case, photos):
     path, argument = case
-    settings = experiment.resolve(config.load(f"{path}:{argument}"))
+    settings = experiment.resolve(config.load(f"{path}:{argument.format(photos=photos)}"))
     assert experiment.resolve(ml_collections.ConfigDict(settings)) == settings
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_shrunk_recipe_takes_a_step_on_fake_data(path):
-    raw = config.load(f"{path}:{ARGUMENTS.get(path.name, [''])[0]}")
+@pytest.mark.parametrize("case", CASES, ids=names)
+def test_a_shrunk_recipe_takes_a_step_on_fake_data(case, photos):
+    path, argument = case
     shrunk = {
         "model.depth": "1",
         "model.width": "16",
@@ -52,7 +67,7 @@ def test_a_shrunk_recipe_takes_a_step_on_fake_data(path):
         "model.mlp_dim": "32",
         "data.batch_size": "8",
     }
-    settings = experiment.resolve(raw, shrunk)
+    settings = experiment.resolve(config.load(f"{path}:{argument.format(photos=photos)}"), shrunk)
     settings["init_from"] = None
     assert "one step on fake data: loss" in experiment.rehearse(settings)
 

@@ -20,15 +20,6 @@ def test_a_pattern_that_matches_nothing_is_an_error_with_a_hint():
         paths.select(["head/kernl"], ["head/kernel", "head/bias"])
 
 
-def test_every_path_matches_exactly_one_rule():
-    names = ["a/kernel", "a/bias"]
-    assert paths.assign([(".*/kernel", 1), (".*/bias", 2)], names) == {"a/kernel": 1, "a/bias": 2}
-    with pytest.raises(types.InputError, match=r"\['a/bias'\] match none"):
-        paths.assign([(".*/kernel", 1)], names)
-    with pytest.raises(types.InputError, match="'a/kernel' matches"):
-        paths.assign([(".*/kernel", 1), ("a/.*", 2)], names)
-
-
 def test_stack_inverts_unstack_anywhere_in_a_path():
     leaves = np.arange(6.0).reshape(3, 2)
     stacked = {"optimizer/mu/blocks/mlp/kernel": leaves, "blocks/norm/scale": leaves + 1, "head/kernel": leaves}

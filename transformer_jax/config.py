@@ -8,7 +8,6 @@ import ast
 import collections.abc
 import contextlib
 import dataclasses
-import difflib
 import importlib.util
 import inspect
 import json
@@ -265,9 +264,3 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[A
     before, after = dotted(plain(old)), dotted(plain(new))
     keys = sorted(set(before) | set(after))
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-
-
-def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The two configs as a unified diff of their text, for a log."""
-    lines = difflib.unified_diff(text(old).splitlines(), text(new).splitlines(), "saved", "now", lineterm="", n=0)
-    return "\n".join(lines)

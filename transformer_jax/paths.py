@@ -85,29 +85,6 @@ def select(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
     return chosen
 
 
-def assign(rules: Sequence[tuple[str, Any]], names: Iterable[str]) -> dict[str, Any]:
-    """The value of the one rule that matches each path.
-
-    Rules are `(pattern, value)`. Raises `InputError` naming the orphans when a path matches no rule, the path and
-    its rules when it matches several, and the pattern when a rule matches nothing.
-    """
-    names = list(names)
-    assigned: dict[str, Any] = {}
-    for pattern, value in rules:
-        for name in select([pattern], names):
-            if name in assigned:
-                both = [p for p, _ in rules if matches(p, name)]
-                raise types.InputError(f"A parameter must match exactly one rule: {name!r} matches {both}.")
-            assigned[name] = value
-    orphans = sorted(set(names) - set(assigned))
-    if orphans:
-        raise types.InputError(
-            f"Every parameter must match a rule: {orphans} match none of {[pattern for pattern, _ in rules]}."
-            " Add a rule for them, or a last rule that catches the rest."
-        )
-    return assigned
-
-
 def unstack(flat: Mapping[str, Any], stacks: Mapping[str, int], take: Callable[[Any, int], Any] = lambda x, i: x[i]):
     """Leaves under a stack, one per layer: `blocks/norm1/scale [12, 768]` becomes `blocks/0/norm1/scale [768]` to 11.
 

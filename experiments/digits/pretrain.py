@@ -34,5 +34,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.evals = dict(
         val=dict(source="glyphs", split="validation", preprocess="value_range(-1, 1)", batch_size=500, every="25%")
     )
-    config.checkpoint = dict(every="25%", keep_last=1)
+    config.checkpoint = dict(every="25%")
     return config

@@ -34,8 +34,8 @@ def get_config() -> ml_collections.ConfigDict:
             final=f"{train}+{dev}",
             test="test",
             finetune=configs.load(f"{finetune}:{target},finetune"),
-            finetune_grid=(1e-3, 2e-3),
+            finetune_grid=(1e-3, 2e-3, 4e-3),
             scratch=configs.load(f"{finetune}:{target},scratch"),
-            scratch_grid=(1e-3, 2e-3, 4e-3),
+            scratch_grid=(1e-3, 2e-3, 4e-3),  # at 8e-3 some seeds do not train: 74, 79, 56 % with 50, 100, 300 labels
         )
     return config

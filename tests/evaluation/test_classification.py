@@ -140,3 +140,15 @@ def test_predictions_are_one_row_an_example_in_order(tmp_path):
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     assert lines[0] == "row,label,predicted,probability" and len(lines) == N + 1
     assert lines[-1].startswith(f"100,{label[100]},{logits[100].argmax()},0.")
+
+
+def test_large_losses_are_summed_beyond_32_bits():
+    logits = np.full((64, 3), -1e6, np.float32)
+    logits[:, 0] = 0.0
+    label = np.ones(64, np.int32)
+    tally = classification._tally(logits, label, np.ones(64, bool), loss="softmax")
+    for _ in range(12):  # 64 * 2**12 examples
+        tally = classification._merge(tally, tally)
+    assert classification._exact(np.asarray(tally["loss"]), int(tally["bad"])) == 64 * 2**12 * 1e6
+    beyond = classification._tally(logits * 100, label, np.ones(64, bool), loss="softmax")
+    assert np.isnan(classification._exact(np.asarray(beyond["loss"]), int(beyond["bad"])))

@@ -33,7 +33,7 @@ def test_a_tiny_vit_learns_32_images_by_heart(tmp_path):
         "train.total": "300",
         "schedule.base": "0.005",
     }
-    metrics = experiment.train(small.tiny(**PLAIN, **memorise), tmp_path, quiet=True, save=False)
+    metrics = experiment.train(small.tiny(**PLAIN, **memorise), tmp_path, quiet=True, keep=False)
     assert metrics["val/top1"] == 1.0 and metrics["val/loss"] < 0.1
 
 

@@ -1,7 +1,9 @@
 """One small experiment through its whole life."""
 
 import json
+import os
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from tests.experiment import small
 from transformer_jax import experiment, types
 from transformer_jax.experiment import rundir
-from transformer_jax.training import checkpoint
+from transformer_jax.training import checkpoint, preemption, reporting, storage
 
 BEST = {"checkpoint.keep_best": "('val/top1', 'max')"}
 MIDDLE = {"checkpoint.every": "3", "checkpoint.keep_last": "2"}
@@ -65,6 +67,126 @@ def test_a_setting_that_shapes_the_run_may_not_change_unasked(finished, tmp_path
     assert state_of(tmp_path / "run")[1]["step"] == 8
 
 
+def test_another_batch_size_leaves_a_length_in_epochs_what_it_is(tmp_path):
+    """Two epochs of 180 examples, 11 steps of 16 first: 360 examples in the end, the rate where it belongs."""
+    two = {"data.split": "validation", "evals.val": "None", "checkpoint.every": "11", "schedule.warmup": "0"}
+    first = small.tiny(**{**two, "train.total": "2 epochs"})
+    experiment.train(first, tmp_path, quiet=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "22")
+    changed = {"data.batch_size": "32", "resume_allow": "('data.batch_size',)"}
+    experiment.train(small.tiny(**{**two, "train.total": "2 epochs"}, **changed), tmp_path, quiet=True)
+    _, meta = state_of(tmp_path)
+    assert meta["step"] == 11 + 6 and meta["examples"] == 11 * 16 + 6 * 32
+    rates = {line["step"]: line["learning_rate"] for line in metrics_of(tmp_path)}
+    whole = [0.5 * 1e-3 * (1 + np.cos(np.pi * step * 16 / 352)) for step in range(23)]
+    for step in (12, 13, 17):  # the rate of a step is that of the examples before it
+        assert rates[step] == pytest.approx(whole[11 + 2 * (step - 12)], rel=1e-5)
+
+
+def test_one_hot_labels_train_and_are_not_judged(tmp_path):
+    rows = {"data.preprocess": "value_range(-1, 1) | onehot(10)"}
+    found = [
+        experiment.train(small.tiny(**change), tmp_path / str(i), quiet=True, keep=False)
+        for i, change in enumerate([rows, {"data.preprocess": "value_range(-1, 1)"}])
+    ]
+    assert found[0]["train/loss"] == pytest.approx(found[1]["train/loss"], rel=1e-5)
+    assert "one step on fake data: loss 2.3" in experiment.rehearse(small.tiny(**rows))
+
+
+def test_a_few_shot_evaluator_reads_a_data_set_of_other_classes(finished, tmp_path):
+    folder, _ = finished
+    raw = small.get_config()
+    raw.evals = {
+        "few": dict(
+            kind="fewshot",
+            source="glyphs",
+            arguments=dict(size=600, image_size=8),
+            train_split="train[:500]",
+            test_split="train[500:]",
+            preprocess="value_range(-1, 1)",
+            batch_size=64,
+            shots=(1, 2),
+            seeds=2,
+        )
+    }
+    few = experiment.resolve(raw)
+    scores = experiment.train(few, tmp_path, quiet=True, keep=False)
+    assert set(scores) >= {"few/1shot", "few/2shot"}
+    again = experiment.evaluate(few, str(folder))
+    assert set(again) == {"few/1shot", "few/2shot"} and 0 < again["few/2shot"] <= 1
+
+
+def test_numbers_of_a_few_shot_evaluator_are_checked(tmp_path):
+    raw = small.get_config()
+    raw.evals.val = dict(kind="fewshot", source="digits", preprocess="value_range(-1, 1)", batch_size=64, seeds=0)
+    with pytest.raises(types.InputError, match="config.evals.val.seeds must be at least 1: it is 0"):
+        experiment.train(experiment.resolve(raw), tmp_path, quiet=True)
+
+
+def test_a_run_that_is_not_kept_leaves_no_checkpoint_but_continues_after_a_stop(finished, tmp_path, monkeypatch):
+    folder, _ = finished
+    settings = small.tiny(**{"checkpoint.every": "2"})
+    reached = []
+    record = reporting.JsonLines.write
+
+    def stop_at_4(self, step, values):
+        record(self, step, values)
+        if step == 4 and not reached and "train/loss" in values:
+            reached.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(reporting.JsonLines, "write", stop_at_4)
+    with pytest.raises(preemption.Preempted):
+        experiment.train(settings, tmp_path, quiet=True, keep=False)
+    assert checkpoint.Checkpointer(tmp_path / "checkpoints").steps()[0] >= 4
+    experiment.train(settings, tmp_path, quiet=True, keep=False)
+    assert not (tmp_path / "checkpoints").exists()
+    assert metrics_of(tmp_path) == metrics_of(folder)
+
+
+def test_with_default_settings_a_corrupt_checkpoint_costs_steps_and_not_the_run(tmp_path):
+    settings = small.tiny(**{"checkpoint.every": "2"})
+    experiment.train(settings, tmp_path, quiet=True)
+    victim = max((tmp_path / "checkpoints" / "6" / "state").rglob("*"), key=lambda p: p.stat().st_size * p.is_file())
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    with pytest.warns(UserWarning, match="is corrupt"):
+        experiment.train(settings, tmp_path, quiet=True)
+    assert (tmp_path / "checkpoints" / "6.corrupt").exists() and state_of(tmp_path)[1]["step"] == 6
+
+
+def test_weights_are_judged_at_the_size_they_were_trained_at(finished):
+    folder, _ = finished
+    sizes = {name: "resize(16) | value_range(-1, 1)" for name in ("data.preprocess", "evals.val.preprocess")}
+    with pytest.raises(types.InputError, match=r"judged as they were trained.*position: 1 \+ 2 x 2 -> 1 \+ 4 x 4"):
+        experiment.evaluate(small.tiny(**sizes, **{"model.image_size": "16"}), str(folder))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model.dropout": "0.0", "model.stochastic_depth": "0.0", "train.mixup": "0.0"}, {}]
+)
+def test_accumulation_may_change_where_it_changes_nothing(changes, tmp_path):
+    experiment.train(small.tiny(**changes, **{"train.total": "2"}), tmp_path, quiet=True)
+    more = small.tiny(**changes, **{"train.total": "3", "resume_allow": "('train.total',)", "train.accumulate": "2"})
+    if changes:
+        experiment.train(more, tmp_path, quiet=True)
+    else:
+        with pytest.raises(types.InputError, match=r"train.accumulate \(1 -> 2\) changed"):
+            experiment.train(more, tmp_path, quiet=True)
+
+
+def test_a_setting_newer_than_the_checkpoint_has_its_default(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    for step in (3, 6):
+        place = tmp_path / "run" / "checkpoints" / str(step)
+        saved = storage.read_meta(place)["config"]
+        del saved["model"]["qk_norm"]
+        storage.amend_meta(place, {"config": saved})
+    experiment.train(small.tiny(**MIDDLE), tmp_path / "run", quiet=True)
+
+
 @pytest.mark.parametrize(
     "changes, setting",
     [({"optim.name": "sgd"}, r"optim.name \('adamw' -> 'sgd'\)"), ({"model.width": "32"}, r"model.width \(16 -> 32\)")],
@@ -113,7 +235,7 @@ def test_init_from_starts_at_step_0_with_a_resized_position_embedding(finished, 
 def test_a_classifier_at_chance_before_fine_tuning_is_warned_about(finished, tmp_path, caplog):
     folder, _ = finished
     again = small.tiny(**{"init_from.path": str(folder), "train.total": "2"})
-    experiment.train(again, tmp_path, quiet=True, save=False)
+    experiment.train(again, tmp_path, quiet=True, keep=False)
     assert "no better than guessing among 10 classes" in caplog.text
 
 
@@ -156,16 +278,27 @@ def test_everything_that_is_missing_is_listed_at_once(tmp_path):
         ({"data.preprocess": "flip_rl"}, "'flip_rl' is not a preprocessing op. Did you mean 'flip_lr'"),
         ({"optim.freeze": "('blcks/.*',)"}, "'blcks/.*' matches none"),
         ({"optim.freeze": "('[',)"}, "A pattern must be a regular expression: '\\['"),
-        ({"train.accumulate": "0"}, "train.accumulate must be at least 1: it is 0"),
+        ({"train.accumulate": "0"}, "train.accumulate must be a divisor of data.batch_size=16: it is 0"),
+        ({"train.accumulate": "3"}, "train.accumulate must be a divisor of data.batch_size=16: it is 3"),
+        ({"train.log_every": "0"}, "config.train.log_every must be at least one step: it is 0"),
+        (
+            {"evals.val.preprocess": "value_range(-1, 1) | onehot(10)"},
+            r"evals.val.preprocess makes labels of shape \(10,\)",
+        ),
+        (
+            {"data.preprocess": "value_range(-1, 1) | onehot(7)"},
+            r"data.preprocess makes labels of shape \(7,\), there are 10",
+        ),
+        ({"optim.multipliers": "('head/.*', 10.0)"}, "A rule is a pattern, or a pair.*10.0 is neither"),
         ({"train.average": "2.0"}, "train.average must be between 0 and 1"),
-        ({"checkpoint.keep_best": "('vall/top1', 'max')"}, "keep_best must be a metric of an evaluator"),
+        ({"checkpoint.keep_best": "('val/topl', 'max')"}, "keep_best must be a metric.*Did you mean.*'val/top1'"),
         (
             {**BEST, "checkpoint.every": "3"},
             "each must be evaluated: checkpoint.every is 3 steps.*val.every the end only",
         ),
         ({**BEST, "checkpoint.every": "3", "evals.val.every": "2"}, "every is 3 steps, evals.val.every 2 steps"),
         ({"init_from.path": "gs://bucket/B_16.npz"}, "read from local files: gs://bucket/B_16.npz.*gcloud storage cp"),
-        ({"checkpoint.every": "0"}, "at least one step between: every=0"),
+        ({"checkpoint.every": "0"}, "config.checkpoint.every must be at least one step: it is 0"),
         ({"model.heads": "0"}, "heads must be at least 1: it is 0"),
         ({"evals.val.preprocess": "value_range(0, 1)"}, "End both in the same value_range"),
         ({"evals.val.source": "glyphs"}, "the model takes|has 62"),
@@ -219,7 +352,7 @@ def test_the_step_and_the_evaluation_are_traced_once_over_two_epochs(tmp_path, s
     settings = small.tiny(
         **{"data.split": "validation", "train.total": "2 epochs", "evals.val.every": "5", "schedule.base": "0.001"}
     )
-    experiment.train(settings, tmp_path, shared=shared, quiet=True, save=False)
+    experiment.train(settings, tmp_path, shared=shared, quiet=True, keep=False)
     program = experiment.prepare(settings, shared).program
     assert len(program.step.__wrapped__.__wrapped__.signatures) == 1
     assert len(program.predict.__wrapped__.__wrapped__.signatures) == 1

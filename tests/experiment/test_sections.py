@@ -11,7 +11,7 @@ def test_a_resolved_experiment_holds_every_default():
     assert settings["optim"]["b2"] == 0.999
     assert settings["model"]["qk_norm"] is False
     assert settings["evals"]["val"]["kind"] == "classification"
-    assert settings["checkpoint"] == {"every": None, "keep_last": 1, "keep_best": None}
+    assert settings["checkpoint"] == {"every": None, "keep_last": 2, "keep_best": None}
 
 
 def test_resolving_twice_changes_nothing():

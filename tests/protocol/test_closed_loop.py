@@ -4,7 +4,7 @@ import pytest
 
 from transformer_jax import experiment, types
 from transformer_jax.protocol import closed_loop
-from transformer_jax.training import preemption
+from transformer_jax.training import failures, preemption
 
 TARGET = closed_loop.Target(
     finetune={
@@ -112,3 +112,26 @@ def test_the_table_shows_mean_spread_and_rate():
     }
     assert closed_loop.table(results).splitlines()[2] == "| digits_50 | 90.0 ± 1.1 (lr 0.03) | 60.0 (lr 0.001) | 70.0 |"
     json.dumps(results)
+
+
+def test_a_rate_at_which_training_diverges_is_passed_over_and_told(trained, tmp_path, monkeypatch):
+    train = closed_loop.experiment.train
+
+    def diverging(settings, folder, **options):
+        if settings["schedule"]["base"] == 0.3:
+            raise failures.Diverged("not finite")
+        return train(settings, folder, **options)
+
+    monkeypatch.setattr(closed_loop.experiment, "train", diverging)
+    for _ in range(2):
+        runner = runner_in(tmp_path)
+        assert runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=1)["lr"] == 0.2
+        assert runner.notes == ["target, finetune: training diverged at the rate 0.3."]
+    with pytest.raises(types.InputError, match=r"One learning rate.*target, scratch diverged at each of \[0.3\]"):
+        runner.method("scratch", TARGET.finetune, (0.3,), seeds=1)
+
+
+def test_a_best_rate_at_the_end_of_its_grid_is_told(trained, tmp_path):
+    runner = runner_in(tmp_path)
+    runner.method("finetune", TARGET.finetune, (0.1, 0.2), seeds=1)
+    assert runner.notes == ["target, finetune: the best rate, 0.2, is the highest of its grid."]

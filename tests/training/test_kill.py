@@ -34,9 +34,11 @@ def finished(process):
 
 
 def killed_during_a_save(workdir, process, rng):
-    """SIGKILL while a step is being written."""
+    """SIGKILL while a step is being written, after one more has been committed."""
+    saved = checkpoint.Checkpointer(workdir / "checkpoints").steps
+    before = saved()
     while process.poll() is None:
-        if any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp")):
+        if saved() != before and any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp")):
             time.sleep(rng.uniform(0, 0.01))
             process.kill()
         time.sleep(0.0005)
@@ -70,10 +72,13 @@ def assert_same(workdir, other):
 
 def test_a_run_killed_during_saves_and_between_them_ends_as_the_undisturbed_one(tmp_path, cache):
     rng = random.Random(0)
-    assert ", misses 0" not in finished(started(tmp_path / "whole", 12, cache))
+    assert ", misses 0" not in finished(started(tmp_path / "whole", 40, cache))
     for kill in (killed_during_a_save, killed_at_random, killed_during_a_save):
-        kill(tmp_path / "killed", started(tmp_path / "killed", 12, cache), rng)
-    output = finished(started(tmp_path / "killed", 12, cache))
+        process = started(tmp_path / "killed", 40, cache)
+        kill(tmp_path / "killed", process, rng)
+        assert process.returncode == -signal.SIGKILL
+        assert checkpoint.Checkpointer(tmp_path / "killed" / "checkpoints").steps()
+    output = finished(started(tmp_path / "killed", 40, cache))
     assert ", misses 0" in output, "the second process finds what the first compiled"
     assert_same(tmp_path / "killed", tmp_path / "whole")
 

@@ -392,3 +392,35 @@ def test_skipped_examples_are_a_metric_that_counts_on_after_a_resume(tmp_path):
         lines = [line for line in small_run.numbers(tmp_path / folder) if "train/loss" in line]
         counts = {line["step"]: line.get("data/skipped") for line in lines}
         assert counts == {1: None, 2: 1, 3: 1, 4: 1, 5: 2, 6: 2}
+
+
+class Device:
+    """A metric of a step that takes until a moment."""
+
+    def __init__(self, until):
+        self.until = until
+
+    def is_ready(self):
+        return time.perf_counter() >= self.until
+
+    def block_until_ready(self):
+        time.sleep(max(0.0, self.until - time.perf_counter()))
+
+    def __array__(self, dtype=None, copy=None):
+        self.block_until_ready()
+        return np.float32(0.5)
+
+
+def test_only_the_time_in_which_the_device_stood_idle_is_a_wait():
+    """Steps of 100 ms, data of 105 ms read while they run: the device waits 5 % of the time."""
+    recorder = Recorder()
+    log = journal.Journal(recorder, total_steps=9, batch_size=8, every=8)
+    clock = states.Clock()
+    for _ in range(9):
+        with log.waiting():
+            time.sleep(0.105)
+        clock.advance(8)
+        log.step(clock, {"loss": Device(time.perf_counter() + 0.1)}, 0.1)
+    log.flush()
+    waits = [line["time/data_wait"] for step, line in recorder.lines if step == 8]
+    assert 0.0 < waits[0] < 0.3

@@ -75,3 +75,17 @@ def test_other_threads_get_a_flag_that_no_signal_raises():
 def test_it_is_no_exception_that_careless_code_swallows():
     assert not issubclass(preemption.Preempted, Exception)
     assert preemption.Preempted().code == 143
+
+
+def test_within_another_it_is_the_same_request_and_the_second_signal_still_stops_at_once(interruptible):
+    with preemption.listen() as outer:
+        with preemption.listen() as inner:
+            assert inner is outer
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            assert outer()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    with preemption.listen() as later:
+        assert later is not outer and not later()

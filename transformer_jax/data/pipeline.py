@@ -62,10 +62,19 @@ class _Pipeline:
         self._skip = on_bad_image == "skip"
         self._loader = loading.Loader(source, plan, seed=seed, skip_bad=self._skip, ids=ids)
 
-    @functools.cached_property
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """(height, width, channels) of every image."""
-        return self._loader.load([(0, 0)])["image"].shape[1:]
+        return self._first["image"].shape[1:]
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """() for integer labels, (classes,) for rows of `onehot`."""
+        return self._first["label"].shape[1:]
+
+    @functools.cached_property
+    def _first(self) -> Batch:
+        return self._loader.load([(0, 0)])
 
     @functools.cached_property
     def _chunk_size(self) -> int:

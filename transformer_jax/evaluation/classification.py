@@ -14,7 +14,8 @@ from transformer_jax import types
 from transformer_jax.evaluation import outputs
 from transformer_jax.metrics import classification, losses
 
-_BITS = 12  # of each part of a fraction: sums of up to 2**19 examples a batch fit int32
+_BITS = 12  # of each of three parts below a loss of 2**12: sums of up to 2**19 examples a batch fit int32
+_LARGEST = 2.0**24  # a loss above it is no number any more: 2**18 of them fit int32
 
 
 class Predictions(NamedTuple):
@@ -77,7 +78,7 @@ class Classification:
         """What is predicted for every example, instead of how often it is right."""
 
         def decide(params: Any, batch: Any) -> tuple[Array, Array]:
-            return _decide(self._predict(params, batch))
+            return _decide(self._predict(params, batch), loss=self._loss)
 
         rows = outputs.collect(decide, params, self.pipeline, self._put, "label")
         assert rows is not None  # nothing stops it
@@ -93,10 +94,10 @@ class Classification:
                 file.write(f"{row},{label},{predicted},{probability:.6g}\n")
 
 
-def _exact(parts: Int[np.ndarray, "3"], bad: int) -> float:
+def _exact(parts: Int[np.ndarray, "4"], bad: int) -> float:
     """The sum that the integer parts of `_tally` stand for; NaN when a loss was not finite."""
-    whole, high, low = (int(part) for part in parts)
-    return float("nan") if bad else whole + (high + low / 2**_BITS) / 2**_BITS
+    high, whole, first, second = (int(part) for part in parts)
+    return float("nan") if bad else high * 2**_BITS + whole + (first + second / 2**_BITS) / 2**_BITS
 
 
 @functools.partial(jax.jit, static_argnames="loss")
@@ -105,11 +106,12 @@ def _tally(
 ) -> dict[str, Array]:
     each = losses.LOSSES[loss](logits, label)
     found = classification.counts(logits, label, ks=(1, 5) if logits.shape[-1] >= 5 else (1,), mask=mask)
-    finite = jnp.isfinite(each)
-    kept = jnp.where(mask & finite, jnp.minimum(each, 2.0**15), 0.0)  # whole parts of 2**16 examples fit
-    whole = jnp.floor(kept)
-    fraction = jnp.round((kept - whole) * 2.0 ** (2 * _BITS)).astype(jnp.int32)
-    parts = jnp.stack([whole.astype(jnp.int32), fraction >> _BITS, fraction & (2**_BITS - 1)])
+    finite = jnp.isfinite(each) & (each <= _LARGEST)
+    kept = jnp.where(mask & finite, each, 0.0)
+    high = jnp.floor(kept / 2.0**_BITS)
+    whole = jnp.floor(kept - high * 2.0**_BITS)
+    fraction = jnp.round((kept - jnp.floor(kept)) * 2.0 ** (2 * _BITS)).astype(jnp.int32)
+    parts = jnp.stack([high.astype(jnp.int32), whole.astype(jnp.int32), fraction >> _BITS, fraction & (2**_BITS - 1)])
     return {**found, "loss": _carry(parts.sum(axis=1)), "bad": (mask & ~finite).sum(dtype=jnp.int32)}
 
 
@@ -119,14 +121,17 @@ def _merge(left: dict[str, Array], right: dict[str, Array]) -> dict[str, Array]:
     return {**total, "loss": _carry(total["loss"])}
 
 
-def _carry(parts: Int[Array, "3"]) -> Int[Array, "3"]:
+def _carry(parts: Int[Array, "4"]) -> Int[Array, "4"]:
     """The same number with its low parts below 2**_BITS again."""
-    whole, high, low = parts
-    high = high + (low >> _BITS)
-    return jnp.stack([whole + (high >> _BITS), high & (2**_BITS - 1), low & (2**_BITS - 1)])
+    high, whole, first, second = parts
+    first = first + (second >> _BITS)
+    whole = whole + (first >> _BITS)
+    low = 2**_BITS - 1
+    return jnp.stack([high + (whole >> _BITS), whole & low, first & low, second & low])
 
 
-@jax.jit
-def _decide(logits: Float[Array, "batch classes"]) -> tuple[Int[Array, " batch"], Float[Array, " batch"]]:
-    probability = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+@functools.partial(jax.jit, static_argnames="loss")
+def _decide(logits: Float[Array, "batch classes"], *, loss: str) -> tuple[Int[Array, " batch"], Float[Array, " batch"]]:
+    logits = logits.astype(jnp.float32)
+    probability = jax.nn.sigmoid(logits) if loss == "sigmoid" else jax.nn.softmax(logits, axis=-1)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32), probability.max(axis=-1)

@@ -89,7 +89,8 @@ class Program:
         image, label = self.scale(batch["image"]), batch["label"]
         if train["mixup"]:
             classes = self.settings["model"]["num_classes"]
-            image, label = mixing.mixup(image, jax.nn.one_hot(label, classes), mixup_key, alpha=train["mixup"])
+            targets = label if label.ndim == 2 else jax.nn.one_hot(label, classes)
+            image, label = mixing.mixup(image, targets, mixup_key, alpha=train["mixup"])
         params = masks.stop_gradient(params, self.settings["optim"]["freeze"], self.model.stacks)
         logits = self.model.apply(params, image, key=dropout_key)
         each = losses.LOSSES[train["loss"]](logits, label, label_smoothing=train["label_smoothing"])
@@ -102,9 +103,12 @@ class Program:
         low, high = self.pixel_range
         return image.astype(jnp.float32) * ((high - low) / 255) + low
 
-    def check(self, data: pipeline.Train | pipeline.Evaluate, where: str) -> None:
-        """`InputError` unless these examples are what the model takes: images, range of pixels, number of classes."""
+    def check(self, data: pipeline.Train | pipeline.Evaluate, where: str, *, classes: bool = True) -> None:
+        """`InputError` unless these examples are what the model takes: images, range of pixels and, where its head is
+        used (`classes`), their number and the form of the labels."""
         config = self.model.config
+        if classes:
+            self._check_classes(data, where)
         if data.image_shape != config.image_shape:
             raise types.InputError(
                 f"Images must have the shape the model takes: config.{where}.preprocess makes (height, width, channels)"
@@ -116,10 +120,20 @@ class Program:
                 f"Pixels must lie where the model learns them: config.{where}.preprocess ends in {data.pixel_range},"
                 f" config.data.preprocess in {self.pixel_range}. End both in the same value_range."
             )
-        if data.num_classes != config.num_classes:
+
+    def _check_classes(self, data: pipeline.Train | pipeline.Evaluate, where: str) -> None:
+        classes = self.model.config.num_classes
+        if data.num_classes != classes:
             raise types.InputError(
-                f"The model must have a class for each label: it has {config.num_classes}, config.{where} has"
-                f" {data.num_classes}. Judge it on the classes it is trained on."
+                f"The model must have a class for each label: it has {classes}, config.{where} has {data.num_classes}."
+                " Judge it on the classes it is trained on."
+            )
+        rows = [(), (classes,)] if isinstance(data, pipeline.Train) else [()]
+        if data.label_shape not in rows:
+            raise types.InputError(
+                f"A label is {'an integer or a row of classes' if len(rows) == 2 else 'an integer'} here:"
+                f" config.{where}.preprocess makes labels of shape {data.label_shape}, there are {classes} classes."
+                " Leave onehot out, or give it the number of classes of the model."
             )
 
     def _predict(self, params: Any, batch: types.Batch) -> Float[Array, "batch classes"]:
@@ -128,12 +142,13 @@ class Program:
     def _features(self, params: Any, batch: types.Batch) -> Float[Array, "batch features"]:
         return self.model.apply(params, self.scale(batch["image"]), method="features")
 
-    def fake_batch(self, batch_size: int) -> dict[str, np.ndarray]:
-        """Random pixels and labels of the right shapes, the same every time."""
+    def fake_batch(self, batch_size: int, *, label_shape: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+        """Random pixels and labels of the right shapes, the same every time; labels are rows where `label_shape` is."""
         config, rng = self.model.config, np.random.default_rng(0)
+        label = rng.integers(0, config.num_classes, batch_size).astype(np.int32)
         return {
             "image": rng.integers(0, 256, (batch_size, *config.image_shape), np.uint8),
-            "label": rng.integers(0, config.num_classes, batch_size).astype(np.int32),
+            "label": np.eye(config.num_classes, dtype=np.float32)[label] if label_shape else label,
         }
 
     def flops(self, kind: str, batch_size: int) -> int:

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from transformer_jax.training import (
 
 # Settings that do not change what a run computes. Any other may differ from the checkpoint's only when it is allowed.
 _FREE = re.compile(
-    r"(name|resume|resume_allow|evals(\..*)?|checkpoint\..*|parallel\..*|init_from(\..*)?|train\.(log_every|accumulate)"
+    r"(name|resume|resume_allow|evals(\..*)?|checkpoint\..*|parallel\..*|init_from(\..*)?|train\.log_every"
     r"|data\.(threads|workers|data_dir)|model\.(scan|remat|attention))"
 )
 
@@ -40,12 +41,12 @@ def train(
     *,
     shared: sharing.Shared | None = None,
     quiet: bool = False,
-    save: bool = True,
+    keep: bool = True,
 ) -> dict[str, float]:
     """Train to the end of the run, or on from its last checkpoint; returns the last value of every metric.
 
     `settings` is a resolved experiment, or a config as an experiment file returns it. `quiet` runs are parts of
-    something larger: no console, TensorBoard or report. `save=False` leaves no checkpoint.
+    something larger: no console, TensorBoard or report. Without `keep` no checkpoint is left of a run that has ended.
     """
     if isinstance(settings, ml_collections.ConfigDict):
         settings = sections.resolve(settings)
@@ -57,7 +58,8 @@ def train(
         settings = setup.settings
         checkpointer = _checkpointer(folder, setup)
         evaluations = setups.evaluations(setup, shared)
-        begun = _begin(setup, checkpointer, shared, evaluations, _silent if quiet else print)
+        begun = _begin(setup, checkpointer, shared, evaluations, stop, _silent if quiet else print)
+        setup = setups.continued(setup, begun.clock)
         kept = begun.clock.step if begun.origin == "own" else None
         numbers = rundir.Numbers(folder, kept, setup.total_steps, quiet=quiet)
         if not quiet:
@@ -83,8 +85,9 @@ def train(
                     stop=stop,
                     put=setup.program.jit.put,
                     evaluations=evaluations,
-                    checkpointer=checkpointer if save else None,
-                    save_every=setup.steps(settings["checkpoint"]["every"]),
+                    checkpointer=checkpointer,
+                    save_every=setup.steps("checkpoint.every"),
+                    save_last=keep,
                 )
             if begun.clock.skipped:
                 numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
@@ -92,6 +95,8 @@ def train(
             checkpointer.close()
             numbers.close()
         stop.check()
+    if not keep:
+        shutil.rmtree(checkpointer.directory, ignore_errors=True)
     if not quiet:
         report.run(folder, title=settings["name"])
     return numbers.last
@@ -123,6 +128,7 @@ def _begin(
     checkpointer: checkpoint.Checkpointer,
     shared: sharing.Shared,
     evaluations: Sequence[evaluator.Scheduled],
+    stop: preemption.Stop,
     say: Callable[[str], None],
 ) -> start.Start:
     """The state the run starts from (`start.begin`), weights of `init_from` fitted to the model."""
@@ -141,7 +147,8 @@ def _begin(
         say(found.report.text())
         begun = program.init_with(jax.random.split(key)[1], program.place(found.params))
         if any(name.startswith("head/") for name in found.report.loaded):
-            _check_classifier(setup, begun, evaluations, say)
+            with stop.interruptible():  # nothing is lost yet
+                _check_classifier(setup, begun, evaluations, say)
         return begun
 
     return start.begin(
@@ -173,19 +180,36 @@ def _check_classifier(
 
 def _check_changes(setup: setups.Setup, say: Callable[[str], None], saved: Mapping[str, Any]) -> None:
     """Say what changed since the checkpoint that is continued; `InputError` for a change that was not allowed."""
-    changes = config.changes(saved["config"], setup.settings)
+    changes = config.changes(_as_now(saved["config"]), setup.settings)
     if saved["fingerprint"] != setup.data.fingerprint and not any(key.startswith("data.") for key in changes):
         changes["data"] = (saved["fingerprint"], setup.data.fingerprint)
     for key, (old, new) in changes.items():
         say(f"changed since the checkpoint: {key}: {old!r} -> {new!r}")
     allowed = tuple(setup.settings["resume_allow"])
-    refused = [key for key in changes if not _FREE.fullmatch(key) and not _allowed(key, allowed)]
+    refused = [key for key in changes if not _free(key, setup.settings) and not _allowed(key, allowed)]
     if refused:
         listing = ", ".join(f"{key} ({changes[key][0]!r} -> {changes[key][1]!r})" for key in refused)
         raise types.InputError(
             f"A continued run keeps the settings that shape it: {listing} changed."
             f' Change back, use another --workdir, or mean it: --config.resume_allow="{tuple(refused)}".'
         )
+
+
+def _as_now(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A saved experiment with the defaults of settings that are newer than it; as it is when it no longer resolves."""
+    try:
+        return sections.restore(saved)
+    except types.InputError:
+        return saved
+
+
+def _free(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting may differ from the checkpoint's: the run computes the same."""
+    if key == "train.accumulate":  # the parts of a batch draw their own dropout, and partners of mixup
+        return not (
+            settings["train"]["mixup"] or settings["model"].get("dropout") or settings["model"].get("stochastic_depth")
+        )
+    return _FREE.fullmatch(key) is not None
 
 
 def _allowed(key: str, allowed: tuple[str, ...]) -> bool:

@@ -79,7 +79,7 @@ class Numbers:
             self._writers,
             total_steps=setup.total_steps,
             batch_size=setup.batch_size,
-            every=setup.steps(setup.settings["train"]["log_every"]) or 1,
+            every=setup.steps("train.log_every") or 1,
             directory=self.folder,
             flops_per_step=setup.program.flops("train", setup.batch_size) if known else None,
             peak_flops=known,

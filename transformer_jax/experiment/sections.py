@@ -81,7 +81,7 @@ class Checkpoint:
     """When to save (the last step always is), what to keep. `keep_best` is a metric and `max` or `min`."""
 
     every: Duration | None = None
-    keep_last: int = 1
+    keep_last: int = 2
     keep_best: tuple[str, str] | None = None
 
 

@@ -1,6 +1,9 @@
 """An experiment put together: data, program, schedule and evaluators, every fault shown before anything is compiled."""
 
 import dataclasses
+import functools
+import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,11 +13,12 @@ import numpy as np
 from transformer_jax import types
 from transformer_jax.data import loading, ops, pipeline
 from transformer_jax.evaluation import classification, fewshot
+from transformer_jax.experiment import checks
 from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.optim import optimizers, schedules
 from transformer_jax.parallel import devices
-from transformer_jax.training import evaluator
+from transformer_jax.training import evaluator, state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +36,15 @@ class Setup:
         """Examples of one step, over all devices."""
         return self.settings["data"]["batch_size"]
 
-    def steps(self, duration: schedules.Duration | None) -> int | None:
-        """A duration of this run in steps."""
+    def steps(self, setting: str) -> int | None:
+        """A setting that is a duration, such as `checkpoint.every`, in steps of this run."""
+        duration: Any = functools.reduce(operator.getitem, setting.split("."), self.settings)
         sizes = {"batch_size": self.batch_size, "epoch_examples": self.data.num_examples}
         found = None if duration is None else schedules.steps(duration, total=self.total_steps, **sizes)
         if found == 0:
-            raise types.InputError(f"What is done every so often needs at least one step between: every={duration!r}.")
+            raise types.InputError(
+                f"config.{setting} must be at least one step: it is {duration!r}. Lengthen it, or leave it out."
+            )
         return found
 
 
@@ -45,7 +52,8 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     """Open the data and build the program. Every fault of the configuration shows here, before anything is compiled."""
     devices.check_backend()
     sharing.preflight(sharing.missing(settings))
-    _check_ranges(settings)
+    checks.ranges(settings)
+    checks.best(settings["checkpoint"]["keep_best"], settings["evals"])
     data = shared.train_pipeline(settings)
     settings = _with_classes(settings, data.num_classes)
     program = shared.program(settings, data.pixel_range)
@@ -56,41 +64,24 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     total_steps = schedules.steps(settings["train"]["total"], **sizes)
     schedule = schedules.build(**settings["schedule"], total_steps=total_steps, **sizes)
     setup = Setup(settings, program, data, total_steps, schedule)
-    _check_best(setup)
+    evaluated = {name: setup.steps(f"evals.{name}.every") for name in settings["evals"]}
+    checks.judged(settings["checkpoint"]["keep_best"], setup.steps("checkpoint.every"), evaluated)
+    setup.steps("train.log_every")
     return setup
 
 
-def _check_best(setup: Setup) -> None:
-    """`InputError` when checkpoints are saved that nothing has judged: the best would be the best of the others."""
-    best, saved = setup.settings["checkpoint"]["keep_best"], setup.steps(setup.settings["checkpoint"]["every"])
-    if best is None or saved is None:
-        return
-    name = best[0].partition("/")[0]
-    evaluated = setup.steps(setup.settings["evals"][name]["every"])
-    if evaluated is None or saved % evaluated:
-        raise types.InputError(
-            f"To keep the best checkpoint, each must be evaluated: checkpoint.every is {saved} steps,"
-            f" evals.{name}.every {'the end only' if evaluated is None else f'{evaluated} steps'}."
-            " Set checkpoint.every to a multiple of it."
-        )
+def continued(setup: Setup, clock: state.Clock) -> Setup:
+    """The setup of a run that goes on from `clock`, where another batch size may have been before.
 
-
-def _check_ranges(settings: Mapping[str, Any]) -> None:
-    """`InputError` for a number that means nothing, before it is found in a result."""
-    train, best = settings["train"], settings["checkpoint"]["keep_best"]
-    smoothing, average, evals = train["label_smoothing"], train["average"], settings["evals"]
-    known = best is None or best[0].partition("/")[0] in evals
-    rules = {
-        "seed": (settings["seed"], 0 <= settings["seed"] < 2**32, "from 0 to 2**32 - 1"),
-        "train.accumulate": (train["accumulate"], train["accumulate"] >= 1, "at least 1"),
-        "train.mixup": (train["mixup"], train["mixup"] >= 0, "at least 0, which turns it off"),
-        "train.label_smoothing": (smoothing, 0 <= smoothing < 1, "at least 0 and below 1"),
-        "train.average": (average, average is None or 0 < average < 1, "between 0 and 1"),
-        "checkpoint.keep_best": (best, known, f"a metric of an evaluator ({', '.join(evals)}) and 'max' or 'min'"),
-    }
-    for name, (value, good, rule) in rules.items():
-        if not good:
-            raise types.InputError(f"config.{name} must be {rule}: it is {value!r}.")
+    A length in epochs or examples stays what it is, and so does the way of the learning rate along it; a length in
+    steps counts steps.
+    """
+    ahead = clock.examples / setup.batch_size - clock.step
+    length = setup.settings["train"]["total"]
+    if not ahead or isinstance(length, int) or "step" in length:
+        return setup
+    total = max(clock.step, math.ceil(setup.total_steps - ahead))
+    return dataclasses.replace(setup, total_steps=total, schedule=lambda step: setup.schedule(step + ahead))
 
 
 def without_data(settings: Mapping[str, Any], shared: sharing.Shared) -> programs.Program:
@@ -127,25 +118,29 @@ def summary(setup: Setup) -> str:
     )
 
 
-def judged(settings: Mapping[str, Any], shared: sharing.Shared) -> tuple[programs.Program, tuple[str, ...]]:
-    """The program of an experiment and the names of its classes, where the training data need not be at hand: the
-    classes are those of the first evaluator's data."""
+def judged(settings: Mapping[str, Any], shared: sharing.Shared) -> tuple[programs.Program, tuple[str, ...] | None]:
+    """The program of an experiment that is only evaluated, so that its training data need not be at hand.
+
+    Its classes, whose names come too, are those that a classification evaluator reads. Without one the head is not
+    looked at, and there are no names.
+    """
     devices.check_backend()
     if not settings["evals"]:
-        raise types.InputError("There must be something to evaluate: config.evals is empty.")
+        raise types.InputError("There must be something to evaluate: config.evals is empty. Name an evaluator.")
     sharing.preflight(sharing.missing(settings, train=False))
-    first = next(iter(settings["evals"].values()))
-    source = shared.source(first, first.get("split") or first["test_split"])
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
+    sections = [section for section in settings["evals"].values() if section["kind"] == "classification"]
+    if not sections:
+        return shared.program(_with_classes(settings, settings["model"]["num_classes"] or 1), plan.pixel_range), None
+    source = shared.source(sections[0], sections[0]["split"])
     return shared.program(_with_classes(settings, source.num_classes), plan.pixel_range), source.class_names
 
 
 def evaluations(setup: Setup, shared: sharing.Shared) -> list[evaluator.Scheduled]:
     """The evaluators of an experiment and when they run. With a Polyak average, it is the average that is evaluated."""
     average = setup.settings["train"]["average"] is not None
-    every = {name: setup.steps(section["every"]) for name, section in setup.settings["evals"].items()}
     made = evaluators(setup.settings["evals"], setup.program, shared)
-    return [evaluator.Scheduled(item, every=every[item.name], average=average) for item in made]
+    return [evaluator.Scheduled(item, every=setup.steps(f"evals.{item.name}.every"), average=average) for item in made]
 
 
 def evaluators(
@@ -166,7 +161,8 @@ def _classification(
 def _fewshot(
     name: str, section: Mapping[str, Any], program: programs.Program, shared: sharing.Shared
 ) -> evaluator.Evaluator:
-    train, test = (shared.eval_pipeline(name, section, section[f"{part}_split"], program) for part in ("train", "test"))
+    splits = section["train_split"], section["test_split"]
+    train, test = (shared.eval_pipeline(name, section, split, program, classes=False) for split in splits)
     options = {key: section[key] for key in ("shots", "seeds", "l2")}
     return fewshot.FewShot(name, train, test, program.features, program.jit.put, **options)
 

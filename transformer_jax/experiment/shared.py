@@ -61,9 +61,10 @@ class Shared:
         )
 
     def eval_pipeline(
-        self, name: str, section: Mapping[str, Any], split: str, judged: programs.Program
+        self, name: str, section: Mapping[str, Any], split: str, judged: programs.Program, *, classes: bool = True
     ) -> pipeline.Evaluate:
-        """Every example of a split once, as the evaluator's section says, checked against what the program takes.
+        """Every example of a split once, as the evaluator's section says, checked against what the program takes: its
+        classes too, unless only features are read.
 
         The batch is rounded up to what divides over the devices: padding is masked, so no number depends on it.
         """
@@ -78,7 +79,7 @@ class Shared:
             workers=section["workers"],
             on_bad_image=section["on_bad_image"],
         )
-        judged.check(data, f"evals.{name}")
+        judged.check(data, f"evals.{name}", classes=classes)
         return data
 
     def weights(self, path: str) -> convert.Source:

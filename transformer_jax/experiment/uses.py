@@ -15,6 +15,7 @@ from transformer_jax.experiment import sections, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.training import preemption
+from transformer_jax.transfer import report
 
 
 def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared | None = None) -> dict[str, float]:
@@ -25,19 +26,31 @@ def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared |
         made = setups.evaluators(settings["evals"], program, shared)
         source = shared.weights(path)
         theirs = source.meta.get("class_names")
-        if theirs is not None and list(theirs) != list(ours):
+        if ours is not None and theirs is not None and list(theirs) != list(ours):
             raise types.InputError(
                 f"A classifier is judged on the classes it was trained on: {path} knows {_some(theirs)}, the data has"
-                f" {_some(ours)}."
+                f" {_some(ours)}. Name the data set it was trained on, or fine-tune it on this one first."
             )
         fresh = program.neutral(program.init(jax.random.key(0)).params)
-        params = program.place(weights.fit(source, program, fresh, head="keep").params)
+        found = weights.fit(source, program, fresh, head="reset" if ours is None else "keep")
+        _require_unchanged(found.report, path)
+        params = program.place(found.params)
         scores: dict[str, float] = {}
         for item in made:
             result = item(params, stop=stop)
             stop.check()
             scores.update({f"{item.name}/{metric}": value for metric, value in result.items()})
         return scores
+
+
+def _require_unchanged(found: report.Report, path: str) -> None:
+    """`InputError` unless weights are judged as they are: nothing resized, nothing left at its random start."""
+    if found.resized or found.missing:
+        what = [f"{name}: {how}" for name, how in found.resized.items()] + [f"{n} is not there" for n in found.missing]
+        raise types.InputError(
+            f"Weights are judged as they were trained: {path} does not fit this model as it is ({'; '.join(what)})."
+            " Evaluate at the image size and with the position embedding of its training, or fine-tune first."
+        )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -54,7 +67,7 @@ def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = Non
     if section is not None:
         source, fresh = shared.weights(section["path"]), program.neutral(begun.params)
         weights.fit(source, program, fresh, head=section["head"], position=section["position"])
-    batch = program.jit.put(program.fake_batch(setup.batch_size))
+    batch = program.jit.put(program.fake_batch(setup.batch_size, label_shape=setup.data.label_shape))
     _, metrics = program.step(begun, batch, program.jit.scalar(setup.schedule(1)))
     loss = float(metrics["loss"])
     if not np.isfinite(loss):
@@ -102,6 +115,7 @@ class Predictor:
             )
         settings = sections.restore(source.meta["config"])
         judged = next(iter(settings["evals"].values()), settings["data"])
+        self._loss = settings["train"]["loss"]
         self.preprocess: str = judged["preprocess"]
         self.channels: int = settings["model"]["channels"]
         self.class_names: list[str] = source.meta["class_names"]
@@ -110,6 +124,13 @@ class Predictor:
         self.program = programs.Program(alone, pixel_range, devices=jax.devices()[:1])
         fresh = self.program.neutral(self.program.init(jax.random.key(0)).params)
         self._params = self.program.place(weights.fit(source, self.program, fresh, head="keep").params)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """What logits [..., classes] say of the classes: of one among all, or of each by itself, as it was trained."""
+        if self._loss == "sigmoid":
+            return 1 / (1 + np.exp(-logits))
+        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return odds / odds.sum(axis=-1, keepdims=True)
 
     def logits(self, pixels: np.ndarray, *, batch_size: int) -> np.ndarray:
         """float32 [n, classes] for images [n, height, width, channels]: uint8, or float32 in the range of the model."""

@@ -111,6 +111,11 @@ def _factors(rules: Rules, names: Sequence[str], default: float) -> dict[str, fl
     factors: dict[str, float] = {}
     origin: dict[str, str] = {}
     for rule in rules:
+        if not isinstance(rule, str) and not (isinstance(rule, tuple | list) and len(rule) == 2):
+            raise types.InputError(
+                f"A rule is a pattern, or a pair of a pattern and a factor: {rule!r} is neither. Write"
+                " (('head/.*', 10.0),) for one pair."
+            )
         pattern, factor = (rule, 1.0) if isinstance(rule, str) else rule
         if not (isinstance(factor, int | float) and np.isfinite(factor) and factor >= 0):
             raise types.InputError(f"The factor of a pattern must be a number, at least 0: {pattern!r} has {factor!r}.")

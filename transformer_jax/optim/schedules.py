@@ -18,8 +18,8 @@ from transformer_jax import paths, types
 Duration = int | str
 """Steps as a number, or text: `"500 steps"`, `"90 epochs"`, `"4096 examples"`, `"10%"` of the run."""
 
-Schedule = Callable[[int], float]
-"""The learning rate of a step."""
+Schedule = Callable[[float], float]
+"""The learning rate of a step; between two of them, where a run goes on with another batch size."""
 
 _FORMS = "a number of steps, or text such as '500 steps', '90 epochs', '4096 examples' or '10%'"
 
@@ -163,7 +163,7 @@ def _framed(
     _check(base, end, total_steps, rise, fall)
     between = max(total_steps - rise, 1)
 
-    def rate(step: int) -> float:
+    def rate(step: float) -> float:
         step = min(max(step, 0), total_steps)
         since_warmup = float(max(step - rise, 0))
         value = end + (base - end) * shape(since_warmup / between, since_warmup)

@@ -70,6 +70,3 @@ class Jit:
         if sharding.is_fully_addressable:
             return jax.device_put(array, sharding)
         return jax.make_array_from_process_local_data(sharding, array)
-
-
-STRATEGIES: dict[str, Callable[[Mesh], Jit]] = {"jit": Jit}

@@ -17,12 +17,13 @@ import ml_collections
 
 from transformer_jax import config, experiment, types
 from transformer_jax.protocol import page
-from transformer_jax.training import preemption
+from transformer_jax.training import failures, preemption
 
 METHODS = tuple(page.METHODS)
 EVALUATOR = "eval"
 """The evaluator that every experiment of a target has; its split is set to the development or the test split."""
 OUTCOME = "outcome.json"
+DIVERGED = "diverged"
 Results = dict[str, dict[str, dict[str, Any]]]
 """`{target: {method: {"mean", "std", "runs", "lr"}}}`, accuracies in 0..1; the probe has no learning rate (None)."""
 
@@ -113,13 +114,15 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
         pretrain = settings["pretrain"]
         once(folder / "pretrain", pretrain, lambda: experiment.train(pretrain, folder / "pretrain", shared=shared))
         results: Results = {}
+        notes: list[str] = []
         for name in sorted(settings["targets"], key=lambda name: labels[name]):
             runner = _Runner(folder, name, Target(**settings["targets"][name]), pretrain, shared, stop)
             results[name] = runner.run(settings["seeds"])
             _write(folder / "results.json", results)
-            print(f"{name}: {_line(results[name])}", flush=True)
-    (folder / "results.md").write_text(table(results))
-    page.write(folder, settings["name"], results, labels)
+            print("\n".join([f"{name}: {_line(results[name])}", *runner.notes]), flush=True)
+            notes += runner.notes
+    (folder / "results.md").write_text("\n".join([table(results), *(f"- {note}" for note in notes)]))
+    page.write(folder, settings["name"], results, labels, notes)
     return results
 
 
@@ -166,6 +169,8 @@ class _Runner:
         self.pretrain = pretrain
         self.shared = shared
         self.stop = stop
+        self.notes: list[str] = []
+        """What a reader of the results should know about the learning rates."""
         self.weights = dict(target.finetune["init_from"] or {}, path=str(folder / "pretrain"))
 
     def run(self, seeds: int) -> dict[str, dict[str, Any]]:
@@ -180,16 +185,33 @@ class _Runner:
         """Tune on the development split, pick, retrain on the full training split, judge on the test split."""
         target = self.target
         tuned = {rate: self._train(method, settings, rate, None, target.train, target.dev) for rate in grid}
-        best = max(tuned, key=lambda rate: (tuned[rate][f"{EVALUATOR}/top1"], -tuned[rate][f"{EVALUATOR}/loss"]))
+        best = self._pick(method, tuned)
         finals = [self._train(method, settings, best, seed, target.final, target.test) for seed in range(seeds)]
         return summary([final[f"{EVALUATOR}/top1"] for final in finals], best)
 
+    def _pick(self, method: str, tuned: Mapping[float, Mapping[str, Any]]) -> float:
+        """The rate that is most accurate on the development split, of equals the one with the lower loss."""
+        where = f"{self.folder.name}, {method}"
+        diverged = [rate for rate, metrics in tuned.items() if metrics.get(DIVERGED)]
+        good = {rate: metrics for rate, metrics in tuned.items() if rate not in diverged}
+        if diverged:
+            self.notes.append(f"{where}: training diverged at the rate {', '.join(f'{rate:g}' for rate in diverged)}.")
+        if not good:
+            raise types.InputError(
+                f"One learning rate of a grid must train: {where} diverged at each of {sorted(tuned)}. Lower them."
+            )
+        best = max(good, key=lambda rate: (good[rate][f"{EVALUATOR}/top1"], -good[rate][f"{EVALUATOR}/loss"]))
+        ends = {min(tuned): "lowest", max(tuned): "highest"}
+        if best in ends and len(ends) == 2:
+            self.notes.append(f"{where}: the best rate, {best:g}, is the {ends[best]} of its grid.")
+        return best
+
     def _train(
         self, method: str, settings: Mapping[str, Any], rate: float, seed: int | None, split: str, judged: str
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """One run on `split`, judged on the split `judged`: its last metrics.
 
-        Runs with a seed are final ones and leave a checkpoint; the others tune, with seed 0.
+        Runs with a seed are final ones and leave a checkpoint; the others tune, with seed 0, and may diverge.
         """
         self.stop.check()
         settings = dict(
@@ -204,8 +226,13 @@ class _Runner:
             settings["init_from"] = self.weights
         folder = self.folder / method / (f"lr_{rate:g}" if seed is None else f"seed_{seed}")
 
-        def train() -> dict[str, float]:
-            return experiment.train(settings, folder, shared=self.shared, quiet=True, save=seed is not None)
+        def train() -> dict[str, Any]:
+            try:
+                return experiment.train(settings, folder, shared=self.shared, quiet=True, keep=seed is not None)
+            except failures.Diverged:
+                if seed is not None:
+                    raise
+                return {DIVERGED: True}
 
         return once(folder, key, train)
 
@@ -223,7 +250,7 @@ class _Runner:
         return summary([once(self.folder / "probe", key, fit)["top1"]], None)
 
 
-def once(folder: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, float]]) -> dict[str, float]:
+def once(folder: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `work()` returned when it was last done in this folder with these settings; else do it and write it down."""
     file = folder / OUTCOME
     if file.exists():

@@ -1,6 +1,6 @@
 """What a finished protocol leaves for the eye: a table, accuracy against the number of labels, learning curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,22 @@ METHODS = {
 }
 
 
-def write(folder: Path, title: str, results: Mapping[str, Mapping[str, Any]], labels: Mapping[str, int]) -> None:
-    """`report.html` and its plots as PNG files. `labels` counts the labelled examples of each target."""
+def write(
+    folder: Path,
+    title: str,
+    results: Mapping[str, Mapping[str, Any]],
+    labels: Mapping[str, int],
+    notes: Sequence[str] = (),
+) -> None:
+    """`report.html` and its plots as PNG files. `labels` counts the labelled examples of each target, `notes` are
+    sentences about the learning rates."""
     compared = accuracy_by_labels(results, labels)
     (folder / "accuracy.png").write_bytes(compared.png)
     sections = [
         report.Section(
             "Accuracy on the test split",
             "Per cent correct, mean and spread over seeds. Learning rates and penalties were picked on the development"
-            " split; the test split was read once a final run.",
+            f" split; the test split was read once a final run. {' '.join(notes)}",
             table=rows(results, labels),
             figures=[compared],
         ),

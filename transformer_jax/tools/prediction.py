@@ -36,7 +36,7 @@ def run(
     if logits is not None:
         np.save(Path(logits).expanduser(), found)
     for name, row in zip(names, found, strict=True):
-        yield f"{name}  {_ranked(row, predictor.class_names, top)}"
+        yield f"{name}  {_ranked(predictor.probabilities(row), predictor.class_names, top)}"
 
 
 def _read_array(path: str) -> np.ndarray:
@@ -79,9 +79,7 @@ def _read_image(path: str, todo: Sequence[operation.Op]) -> np.ndarray:
     return np.asarray(example["image"])
 
 
-def _ranked(row: np.ndarray, class_names: Sequence[str], top: int) -> str:
+def _ranked(probability: np.ndarray, class_names: Sequence[str], top: int) -> str:
     """The most probable classes, best first."""
-    probability = np.exp(row - row.max())
-    probability /= probability.sum()
     best = np.argsort(-probability, kind="stable")[:top]
     return "  ".join(f"{class_names[i]} {probability[i]:.4f}" for i in best)

@@ -1,6 +1,7 @@
 """Compilation made visible: a persistent cache that says hit or miss, and a warning when a step is traced again."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -60,15 +61,23 @@ class Watch:
         self.cache = "miss" if counts.misses != misses else "hit" if counts.hits != hits else ""
 
 
-def enable_cache(directory: str | os.PathLike[str]) -> str:
-    """Keeps compiled programs in `directory`, for the next process to find. Returns the folder used.
+def enable_cache(directory: str | os.PathLike[str]) -> str | None:
+    """Keeps compiled programs in `directory`, for the next process to find. Returns the folder used; None, with a
+    warning, when nothing can be written there.
 
     The folder of a CPU is its own: compiled code is not portable between CPU models, and JAX does not check.
     """
     path = os.path.abspath(os.path.expanduser(os.fspath(directory)))
     if jax.default_backend() == "cpu":
         path = os.path.join(path, f"cpu-{platform.machine()}-{_cpu_features()}")
-    os.makedirs(path, exist_ok=True)
+    try:
+        os.makedirs(path, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+    except OSError as error:
+        message = f"Compiled programs are not kept: {path}: {error.strerror}. Set TRANSFORMER_JAX_CACHE to a folder."
+        warnings.warn(message, stacklevel=2)
+        return None
     jax.config.update("jax_compilation_cache_dir", path)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

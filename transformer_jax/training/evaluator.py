@@ -21,18 +21,15 @@ class Evaluator(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Scheduled:
-    """An evaluator and when it runs: every `every` steps, at the end, and before the first step if `first`."""
+    """An evaluator and when it runs: every `every` steps, and at the end."""
 
     evaluator: Evaluator
     every: int | None = None
-    first: bool = False
     average: bool = False
     """Evaluate the Polyak average instead of the parameters."""
 
     def due(self, step: int, total_steps: int) -> bool:
-        if step == 0:
-            return self.first
-        return step == total_steps or (self.every is not None and step % self.every == 0)
+        return step == total_steps or (self.every is not None and step > 0 and step % self.every == 0)
 
 
 def run(scheduled: Sequence[Scheduled], current: state.TrainState, stop: preemption.Stop) -> dict[str, float]:

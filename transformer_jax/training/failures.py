@@ -74,7 +74,7 @@ def out_of_memory(error: str, *, batch_size: int, accumulate: int, remat: str | 
     remedies = []
     if at_once > 1 and batch_size % doubled == 0:
         remedies.append(
-            f"--config.train.accumulate={doubled} (the same result from {max(1, at_once // 2)} examples at a time)"
+            f"--config.train.accumulate={doubled} (the same batch, {max(1, at_once // 2)} examples at a time)"
         )
     if remat in (None, "none"):
         remedies.append("--config.model.remat=full (about a third slower, activations recomputed)")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 import warnings
 from collections.abc import Generator, Mapping
@@ -50,6 +51,7 @@ class Journal:
         self._compile = compilation.Watch()
         self._compile_seconds = 0.0
         self._warned = False
+        self._watcher: threading.Thread | None = None
         self._restart()
 
     def _restart(self) -> None:
@@ -58,10 +60,15 @@ class Journal:
     @contextlib.contextmanager
     def waiting(self) -> Generator[None, None, None]:
         """Around the wait for the next batch. Time in which the device still had work is not counted."""
-        start = time.perf_counter()
+        work = None if self._held is None else next(iter(self._held[1].values()))
+        idle_since = [time.perf_counter()]
+        if work is not None and not work.is_ready():
+            idle_since.clear()
+            self._watcher = threading.Thread(target=_note_end, args=(work, idle_since), daemon=True)
+            self._watcher.start()
         yield
-        if self._held is None or next(iter(self._held[1].values())).is_ready():
-            self._waited += time.perf_counter() - start
+        if idle_since:
+            self._waited += time.perf_counter() - idle_since[0]
 
     @contextlib.contextmanager
     def dispatching(self) -> Generator[None, None, None]:
@@ -106,6 +113,9 @@ class Journal:
         due = record.step % self._every == 0 or record.step in (1, self._total)
         flags = metrics if due else {name: metrics[name] for name in step.FLAGS.values() if name in metrics}
         values = jax.device_get(flags)
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
         self._steps += 1
         stopped, skipped = (bool(values.get(step.FLAGS[policy], 0)) for policy in ("stop", "skip"))
         if stopped:
@@ -154,3 +164,10 @@ class Journal:
         )
         self._writer.text(f"Warning: {message}")
         warnings.warn(message, stacklevel=2)
+
+
+def _note_end(work: Any, when: list[float]) -> None:
+    """Writes down when the device has finished `work`, successfully or not."""
+    with contextlib.suppress(Exception):
+        jax.block_until_ready(work)
+    when.append(time.perf_counter())

@@ -40,12 +40,13 @@ def fit(
     evaluations: Sequence[evaluator.Scheduled] = (),
     checkpointer: checkpoint.Checkpointer | None = None,
     save_every: int | None = None,
+    save_last: bool = True,
 ) -> states.TrainState:
     """Trains from where `clock` stands to `total_steps`; returns the last state. `clock` is moved along.
 
     `train_step` is compiled and donates the state. `batches(position)` reads this process's batches from a global
     position in the data on, and has a `close`; `put` brings one onto the devices. Without `save_every`, only the end is
-    saved. Asked to stop, the run is saved where it stands and `Preempted` raised.
+    saved, without `save_last` not even that. Asked to stop, the run is saved where it stands and `Preempted` raised.
 
     The order of a turn is fixed: evaluate, save, next batch, step, log the step before. What is saved has been
     evaluated, so that the best can be kept. The next batch is prepared while the device works on the last step, and
@@ -64,7 +65,7 @@ def fit(
                     log.evaluation(clock.step, scores)
                 clock.evaluated = True
 
-                if checkpointer is not None and _save_due(clock.step, total_steps, save_every):
+                if checkpointer is not None and _save_due(clock.step, total_steps, save_every, save_last):
                     with log.paused():
                         _save(checkpointer, state, clock, scores)
 
@@ -108,8 +109,8 @@ def split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: value for name, value in batch.items() if name not in told}, told
 
 
-def _save_due(step: int, total_steps: int, every: int | None) -> bool:
-    return step == total_steps or (every is not None and step > 0 and step % every == 0)
+def _save_due(step: int, total_steps: int, every: int | None, last: bool) -> bool:
+    return last if step == total_steps else every is not None and step > 0 and step % every == 0
 
 
 def _save(

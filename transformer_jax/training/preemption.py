@@ -57,12 +57,20 @@ class Stop:
             self._interrupts = False
 
 
+_active: Stop | None = None
+
+
 @contextlib.contextmanager
 def listen(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> Generator[Stop, None, None]:
     """Within this context the first of `signals` is a request to stop; the next one acts as it always did.
 
-    Outside the main thread, where Python allows no handlers, nothing is installed.
+    Within another such context it is that one's. Outside the main thread, where Python allows no handlers, nothing is
+    installed.
     """
+    global _active
+    if _active is not None and threading.current_thread() is threading.main_thread():
+        yield _active
+        return
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -81,7 +89,9 @@ def listen(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) 
         stop.request()
 
     previous = {number: signal.signal(number, handle) for number in signals}
+    _active = stop
     try:
         yield stop
     finally:
+        _active = None
         restore()

@@ -1,6 +1,5 @@
 """Plots of a run, and a page to look at them: one self-contained HTML file, for light and dark screens."""
 
-import base64
 import dataclasses
 import html
 import io
@@ -190,11 +189,6 @@ def _png(figure: Any) -> bytes:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120, facecolor="white")
     return image.getvalue()
-
-
-def image_tag(png: bytes, *, alt: str = "") -> str:
-    """A PNG as HTML that carries it inside."""
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _section(section: Section) -> str:

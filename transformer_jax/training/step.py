@@ -37,7 +37,7 @@ def make_train_step(
 
     A loss, gradient or update that is not finite leaves parameters, optimizer and average as they were; this is decided
     on the device, and the metric `FLAGS[nonfinite]` says so. With `accumulate` > 1 the batch is taken in that many
-    parts, one after the other, with the same result.
+    parts, one after the other, with the same result where `loss_fn` draws nothing from its key: each part has its own.
     """
     if nonfinite not in FLAGS:
         raise types.InputError(f"nonfinite must be one of {sorted(FLAGS)}: it is {nonfinite!r}.")

@@ -1,0 +1,71 @@
+"""Settings that fit their types and still mean nothing: found before anything is built."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformer_jax import paths, types
+
+
+def ranges(settings: Mapping[str, Any]) -> None:
+    """`InputError` for the first number of an experiment that is out of its range, with the rule."""
+    train, batch_size = settings["train"], settings["data"]["batch_size"]
+    smoothing, average, parts = train["label_smoothing"], train["average"], train["accumulate"]
+    rules = {
+        "seed": (settings["seed"], 0 <= settings["seed"] < 2**32, "from 0 to 2**32 - 1"),
+        "train.accumulate": (
+            parts,
+            parts >= 1 and batch_size % parts == 0,
+            f"a divisor of data.batch_size={batch_size}",
+        ),
+        "train.mixup": (train["mixup"], train["mixup"] >= 0, "at least 0, which turns it off"),
+        "train.label_smoothing": (smoothing, 0 <= smoothing < 1, "at least 0 and below 1"),
+        "train.average": (average, average is None or 0 < average < 1, "between 0 and 1"),
+    }
+    for name, section in settings["evals"].items():
+        if section["kind"] == "fewshot":
+            shots, seeds, l2 = section["shots"], section["seeds"], section["l2"]
+            rules[f"evals.{name}.shots"] = (
+                shots,
+                len(shots) > 0 and min(shots) >= 1,
+                "one number or more, each at least 1",
+            )
+            rules[f"evals.{name}.seeds"] = (seeds, seeds >= 1, "at least 1")
+            rules[f"evals.{name}.l2"] = (l2, len(l2) > 0 and min(l2) > 0, "one number or more, each above 0")
+    for name, (value, good, rule) in rules.items():
+        if not good:
+            raise types.InputError(f"config.{name} must be {rule}: it is {value!r}.")
+
+
+def best(keep_best: tuple[str, str] | None, evals: Mapping[str, Mapping[str, Any]]) -> None:
+    """`InputError` unless `checkpoint.keep_best` names a number that an evaluator gives."""
+    known = [f"{name}/{metric}" for name, section in evals.items() for metric in metrics(section)]
+    if keep_best is not None and keep_best[0] not in known:
+        raise types.InputError(
+            f"config.checkpoint.keep_best must be a metric of an evaluator and 'max' or 'min': it is {keep_best!r}."
+            f"{paths.did_you_mean(keep_best[0], known)} There are: {', '.join(known) or 'no evaluators'}."
+        )
+
+
+def judged(keep_best: tuple[str, str] | None, saved: int | None, evaluated: Mapping[str, int | None]) -> None:
+    """`InputError` when checkpoints are saved that nothing has judged: the best would be the best of the others.
+
+    `saved` and `evaluated` count the steps between saves, and between the runs of each evaluator.
+    """
+    if keep_best is None or saved is None:
+        return
+    name = keep_best[0].partition("/")[0]
+    every = evaluated[name]
+    if every is None or saved % every:
+        raise types.InputError(
+            f"To keep the best checkpoint, each must be evaluated: checkpoint.every is {saved} steps,"
+            f" evals.{name}.every {'the end only' if every is None else f'{every} steps'}."
+            " Set checkpoint.every to a multiple of it."
+        )
+
+
+def metrics(section: Mapping[str, Any]) -> list[str]:
+    """The names of the numbers that an evaluator of this section gives."""
+    if section["kind"] == "classification":
+        return ["top1", "top5", "loss"]
+    penalties = [""] if len(section["l2"]) == 1 else [f"_l2_{penalty:g}" for penalty in section["l2"]]
+    return [f"{shots}shot{penalty}" for shots in section["shots"] for penalty in penalties]
