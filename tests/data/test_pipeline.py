@@ -281,7 +281,7 @@ def test_evaluation_masks_a_skipped_image(in_memory):
 
 
 def test_a_source_without_one_good_image_is_an_error():
-    with pytest.raises(types.InputError, match="Not one image"):
+    with pytest.raises(types.InputError, match="needs an image that can be read"):
         _take(_train(Files(3, bad=range(3)), "decode", on_bad_image="skip"), 1)
 
 

@@ -146,7 +146,9 @@ class Loader:
                 if at not in self._named:
                     self._named.add(at)
                     logging.getLogger(__name__).warning("%s. Skipped.", message)
-        raise types.InputError(f"Not one image of {self.source.name!r} can be read.")
+        raise types.InputError(
+            f"A source needs an image that can be read: {self.source.name!r} has none. Mend or replace the images."
+        )
 
 
 class Cache:

@@ -44,7 +44,9 @@ class _Pipeline:
     ):
         _check(batch_size, process_index, process_count, on_bad_image)
         if min(prefetch, workers, threads or 0) < 0:
-            raise types.InputError(f"threads, workers and prefetch are not negative: {threads}, {workers}, {prefetch}.")
+            raise types.InputError(
+                f"threads, workers and prefetch must be at least 0: they are {threads}, {workers} and {prefetch}."
+            )
         plan = loading.plan(ops.parse(preprocess))
         self.source = source
         self.batch_size = batch_size
