@@ -83,8 +83,10 @@ class Glyphs:
     def images(self, indices: Sequence[int]) -> UInt8[np.ndarray, "batch size size 1"]:
         """Many images in one array: what `__getitems__` hands out one by one."""
         at = np.asarray(indices, np.int64)
-        if at.size and not (0 <= at.min() and at.max() < self._length):
-            raise IndexError(f"{self.name} holds {self._length} examples; asked for numbers {at.min()} to {at.max()}")
+        if at.size and not (0 <= np.min(at) and np.max(at) < self._length):
+            raise IndexError(
+                f"{self.name} holds {self._length} examples; asked for numbers {np.min(at)} to {np.max(at)}"
+            )
         blocks = [at[start : start + _BLOCK] for start in range(0, len(at), _BLOCK)]
         drawn = [_draw(self._stream, block, block % self.num_classes, self.image_size) for block in blocks]
         return np.concatenate(drawn or [np.empty((0, self.image_size, self.image_size), np.uint8)])[..., None]

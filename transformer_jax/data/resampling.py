@@ -109,7 +109,7 @@ def _area_taps(size: int, new: int, channels: int) -> tuple[np.ndarray, np.ndarr
     """The old pixels under each new one, and the shares of it that they cover: arrays [tap, new * channels]."""
     edges = np.arange(new + 1) * (size / new)
     first = np.floor(edges[:-1] + 1e-9).astype(np.int64)
-    taps = int((np.ceil(edges[1:] - 1e-9).astype(np.int64) - first).max())
+    taps = int(np.max(np.ceil(edges[1:] - 1e-9).astype(np.int64) - first))
     at = first + np.arange(taps)[:, None]
     share = np.clip(np.minimum(at + 1, edges[1:]) - np.maximum(at, edges[:-1]), 0, None) * (new / size)
     flat = np.minimum(at, size - 1)[:, :, None] * channels + np.arange(channels)

@@ -33,4 +33,4 @@ def warn(
 
 
 def _frequent(labels: np.ndarray) -> float:
-    return float(np.bincount(labels).max() / len(labels))
+    return float(np.max(np.bincount(labels)) / len(labels))
