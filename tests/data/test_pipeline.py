@@ -311,7 +311,7 @@ def test_encoded_images_need_a_decode():
         (dict(batch_size=0), "batch_size"),
         (dict(on_bad_image="ignore"), "raise.*skip"),
         (dict(process_index=2, process_count=2), "process_index"),
-        (dict(threads=-1), "not negative"),
+        (dict(threads=-1), "at least 0: they are"),
     ],
 )
 def test_bad_options_are_named(options, message):
