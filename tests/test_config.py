@@ -44,7 +44,7 @@ def test_check_fills_defaults_from_the_signature():
         ({"width": True}, r"config.model.width must be int, not True \(bool\)"),
         ({"width": None}, r"config.model.width must be int, not None"),
         ({"width": 1, "pool": "top"}, "config.model.pool must be one of 'tok', 'gap', not 'top'"),
-        ({"width": 1, "size": (1, 2, 3)}, "config.model.size must be int or \(int, int\), not"),
+        ({"width": 1, "size": (1, 2, 3)}, r"config.model.size must be int or \(int, int\), not"),
         ({"width": 1, "patterns": 3}, "config.model.patterns must be a list of str, not 3"),
         ({"width": 1, "mesh": 3}, "config.model.mesh must be a section of keys and values, not 3"),
         ({"width": 1, "rate": "0.1"}, "config.model.rate must be float"),
@@ -117,10 +117,12 @@ def test_an_experiment_file_takes_arguments(tmp_path):
         ("def get_config(:\n", "is not Python: line 1"),
     ],
 )
-def test_an_error_in_an_experiment_file_is_told_with_its_line(tmp_path, text, message):
+def test_an_error_in_an_experiment_file_is_told_with_its_line(tmp_path, monkeypatch, text, message):
     (tmp_path / "recipe.py").write_text(text)
-    with pytest.raises(types.InputError, match=message):
-        config.load(str(tmp_path / "recipe.py"))
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / "recipe.py"), "recipe.py"):
+        with pytest.raises(types.InputError, match=message):
+            config.load(path)
 
 
 def test_changes_name_every_setting_that_differs():

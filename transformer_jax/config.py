@@ -225,7 +225,7 @@ def _blamed(path: str | Path) -> Generator[None, None, None]:
     except SyntaxError as error:
         raise types.InputError(f"{str(path)!r} is not Python: line {error.lineno}: {error.msg}.") from error
     except Exception as error:
-        file = str(Path(path).expanduser())
+        file = str(Path(path).expanduser().absolute())
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         where = f" line {lines[-1]}" if lines else ""
         raise types.InputError(f"{str(path)!r}{where} raised {type(error).__name__}: {error}.") from error

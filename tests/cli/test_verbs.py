@@ -143,8 +143,9 @@ def test_data_preview_passes_arguments_to_the_source(photos, tmp_path, capsys):
     assert Image.open(tmp_path / "sheet.png").size == (3 * 100 + 4, 2 * 114 + 4)  # 3 of 15 set aside in each of two
     assert main.main(flat) == 2
     assert "val_fraction=0.1" in capsys.readouterr().err
-    assert main.main([*flat, "--argument", "val_fraction"]) == 2
-    assert "takes KEY=VALUE, not 'val_fraction'" in capsys.readouterr().err
+    for wrong in ("val_fraction", "split=train"):
+        assert main.main([*flat, "--argument", wrong]) == 2
+        assert f"such as labels=50, not '{wrong}'" in capsys.readouterr().err
 
 
 def test_doctor_passes_here(tmp_path, capsys):

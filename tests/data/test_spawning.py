@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from transformer_jax.data import spawning
+
 SCRIPT = """
 from transformer_jax.data import pipeline, sources
 
@@ -27,7 +29,7 @@ def run(tmp_path, end):
 def test_without_a_main_guard_it_is_an_error_and_not_a_hang(tmp_path):
     result = run(tmp_path, "work()\n")
     assert result.returncode == 1
-    assert "put what line 10 of" in result.stderr and '`if __name__ == "__main__":`' in result.stderr
+    assert "Put what line 10 of" in result.stderr and '`if __name__ == "__main__":`' in result.stderr
 
 
 @pytest.mark.slow
@@ -35,3 +37,31 @@ def test_with_a_main_guard_it_works(tmp_path):
     result = run(tmp_path, 'if __name__ == "__main__":\n    work()\n')
     assert result.returncode == 0, result.stderr
     assert result.stdout == "labels (4,)\n"
+
+
+@pytest.mark.slow
+def test_a_guarded_script_may_work_in_a_process_it_spawned(tmp_path):
+    end = """
+if __name__ == "__main__":
+    import multiprocessing
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+"""
+    result = run(tmp_path, end)
+    assert result.returncode == 0 and result.stdout == "labels (4,)\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "guarded"),
+    [
+        ("if __name__ == '__main__':\n    work()\n", 2, True),
+        ("try:\n    if '__main__' == __name__:\n        work()\nfinally:\n    pass\n", 3, True),
+        ("if True:\n    work()\n", 2, False),
+        ("work()\nif __name__ == '__main__':\n    pass\n", 1, False),
+        ("this is no Python", 1, True),
+    ],
+)
+def test_a_guard_is_an_if_that_asks_for_the_name(tmp_path, text, line, guarded):
+    (tmp_path / "script.py").write_text(text)
+    assert spawning._guarded(str(tmp_path / "script.py"), line) is guarded

@@ -150,5 +150,9 @@ def test_large_losses_are_summed_beyond_32_bits():
     for _ in range(12):  # 64 * 2**12 examples
         tally = classification._merge(tally, tally)
     assert classification._exact(np.asarray(tally["loss"]), int(tally["bad"])) == 64 * 2**12 * 1e6
+    tiny = np.full((4, 3), 0.0, np.float32)
+    tiny[:, 1] = 100.0  # nothing is lost on these
+    nothing = classification._tally(tiny, label[:4], np.ones(4, bool), loss="softmax")
+    assert classification._exact(np.asarray(nothing["loss"]), int(nothing["bad"])) == 0.0
     beyond = classification._tally(logits * 100, label, np.ones(64, bool), loss="softmax")
     assert np.isnan(classification._exact(np.asarray(beyond["loss"]), int(beyond["bad"])))

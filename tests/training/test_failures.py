@@ -51,7 +51,7 @@ def test_a_watch_times_only_what_was_compiled():
 
 @pytest.mark.parametrize(
     ("scheduled", "due"),
-    [({"every": 3}, {3, 6, 8}), ({}, {8})],
+    [({"every": 3}, {3, 6, 8}), ({}, {8}), ({"every": 3, "saves": 4}, {3, 4, 6, 8})],
 )
 def test_evaluators_run_when_due_and_at_the_end(scheduled, due):
     item = evaluator.Scheduled(small_run.Mean(), **scheduled)

@@ -54,6 +54,8 @@ def _pair(word: str) -> tuple[str, Any]:
     from transformer_jax import config, types
 
     name, equals, text = word.partition("=")
-    if not equals or not name.isidentifier():
-        raise types.InputError(f"--argument takes KEY=VALUE, not {word!r}.")
+    if not equals or not name.isidentifier() or name in ("spec", "split", "data_dir"):
+        raise types.InputError(
+            f"--argument takes KEY=VALUE for a keyword of the source such as labels=50, not {word!r}."
+        )
     return name, config.parse(text, Any, name)

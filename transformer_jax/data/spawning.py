@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import os
 import sys
+import types as python_types
 from pathlib import Path
 
 from transformer_jax import types
@@ -11,35 +13,35 @@ from transformer_jax import types
 def prepare() -> None:
     """`InputError` when the script would start itself once more in every worker, which Python answers with a hang."""
     main = sys.modules["__main__"]
-    file, name = getattr(main, "__file__", None), getattr(getattr(main, "__spec__", None), "name", "")
-    line = _line_of_main()
+    name, line = getattr(getattr(main, "__spec__", None), "name", ""), _line_of(main)
     # A package run with -m is not imported by its workers.
-    if file and line and not name.endswith("__main__") and Path(file).is_file() and not _guarded(file, line):
+    if line and not name.endswith("__main__") and not _guarded(main.__file__ or "", line):
         raise types.InputError(
-            f"A script that reads data with worker processes is imported by each: put what line {line} of {file}"
-            ' does under `if __name__ == "__main__":`, or set data.workers=0.'
+            "A script that reads data with worker processes is imported by each of them. Put what"
+            f' line {line} of {main.__file__} does under `if __name__ == "__main__":`, or set data.workers=0.'
         )
     _mark_flags_parsed()
 
 
-def _line_of_main() -> int | None:
-    """The line at which the main module stands while this is called; None when it is not being run."""
-    frame = inspect.currentframe()
+def _line_of(main: python_types.ModuleType) -> int | None:
+    """The line at which the main module stands while this is called; None when it is not a file that is being run."""
+    file = getattr(main, "__file__", None)
+    frame = inspect.currentframe() if file and Path(file).is_file() else None
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
-            return frame.f_lineno
+        if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
+            return frame.f_lineno if os.path.abspath(frame.f_code.co_filename) == os.path.abspath(file or "") else None
         frame = frame.f_back
     return None
 
 
 def _guarded(file: str, line: int) -> bool:
-    """Whether a line lies in a top-level `if` that asks for `__name__`."""
+    """Whether a line lies in an `if` that asks for `__name__`."""
     try:
         module = ast.parse(Path(file).read_bytes())
     except (SyntaxError, ValueError):  # a program of another kind: nothing is known of it
         return True
-    inside = [node for node in module.body if node.lineno <= line <= (node.end_lineno or node.lineno)]
-    return any(isinstance(node, ast.If) and "__name__" in ast.dump(node.test) for node in inside)
+    choices = [node for node in ast.walk(module) if isinstance(node, ast.If) and "__name__" in ast.dump(node.test)]
+    return any(node.lineno <= line <= (node.end_lineno or node.lineno) for node in choices)
 
 
 def _mark_flags_parsed() -> None:

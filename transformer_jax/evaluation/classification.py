@@ -107,7 +107,7 @@ def _tally(
     each = losses.LOSSES[loss](logits, label)
     found = classification.counts(logits, label, ks=(1, 5) if logits.shape[-1] >= 5 else (1,), mask=mask)
     finite = jnp.isfinite(each) & (each <= _LARGEST)
-    kept = jnp.where(mask & finite, each, 0.0)
+    kept = jnp.where(mask & finite, jnp.maximum(each, 0.0), 0.0)  # none is below 0 but by rounding
     high = jnp.floor(kept / 2.0**_BITS)
     whole = jnp.floor(kept - high * 2.0**_BITS)
     fraction = jnp.round((kept - jnp.floor(kept)) * 2.0 ** (2 * _BITS)).astype(jnp.int32)

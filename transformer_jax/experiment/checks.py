@@ -21,24 +21,35 @@ def ranges(settings: Mapping[str, Any]) -> None:
         "train.label_smoothing": (smoothing, 0 <= smoothing < 1, "at least 0 and below 1"),
         "train.average": (average, average is None or 0 < average < 1, "between 0 and 1"),
     }
-    for name, section in settings["evals"].items():
+    _require(rules)
+    evals(settings["evals"])
+
+
+def evals(sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """`InputError` for the first number of an evaluator that is out of its range."""
+    for name, section in sections.items():
         if section["kind"] == "fewshot":
             shots, seeds, l2 = section["shots"], section["seeds"], section["l2"]
-            rules[f"evals.{name}.shots"] = (
-                shots,
-                len(shots) > 0 and min(shots) >= 1,
-                "one number or more, each at least 1",
+            several = "one number or more, each"
+            _require(
+                {
+                    f"evals.{name}.shots": (shots, len(shots) > 0 and min(shots) >= 1, f"{several} at least 1"),
+                    f"evals.{name}.seeds": (seeds, seeds >= 1, "at least 1"),
+                    f"evals.{name}.l2": (l2, len(l2) > 0 and min(l2) > 0, f"{several} above 0"),
+                }
             )
-            rules[f"evals.{name}.seeds"] = (seeds, seeds >= 1, "at least 1")
-            rules[f"evals.{name}.l2"] = (l2, len(l2) > 0 and min(l2) > 0, "one number or more, each above 0")
+
+
+def _require(rules: Mapping[str, tuple[Any, bool, str]]) -> None:
+    """`{setting: (value, whether it is good, what it must be)}`."""
     for name, (value, good, rule) in rules.items():
         if not good:
             raise types.InputError(f"config.{name} must be {rule}: it is {value!r}.")
 
 
-def best(keep_best: tuple[str, str] | None, evals: Mapping[str, Mapping[str, Any]]) -> None:
-    """`InputError` unless `checkpoint.keep_best` names a number that an evaluator gives."""
-    known = [f"{name}/{metric}" for name, section in evals.items() for metric in metrics(section)]
+def best(keep_best: tuple[str, str] | None, sections: Mapping[str, Mapping[str, Any]], classes: int) -> None:
+    """`InputError` unless `checkpoint.keep_best` names a number that an evaluator gives for that many classes."""
+    known = [f"{name}/{metric}" for name, section in sections.items() for metric in metrics(section, classes)]
     if keep_best is not None and keep_best[0] not in known:
         raise types.InputError(
             f"config.checkpoint.keep_best must be a metric of an evaluator and 'max' or 'min': it is {keep_best!r}."
@@ -46,26 +57,14 @@ def best(keep_best: tuple[str, str] | None, evals: Mapping[str, Mapping[str, Any
         )
 
 
-def judged(keep_best: tuple[str, str] | None, saved: int | None, evaluated: Mapping[str, int | None]) -> None:
-    """`InputError` when checkpoints are saved that nothing has judged: the best would be the best of the others.
-
-    `saved` and `evaluated` count the steps between saves, and between the runs of each evaluator.
-    """
-    if keep_best is None or saved is None:
-        return
-    name = keep_best[0].partition("/")[0]
-    every = evaluated[name]
-    if every is None or saved % every:
-        raise types.InputError(
-            f"To keep the best checkpoint, each must be evaluated: checkpoint.every is {saved} steps,"
-            f" evals.{name}.every {'the end only' if every is None else f'{every} steps'}."
-            " Set checkpoint.every to a multiple of it."
-        )
+def evaluator_of(keep_best: tuple[str, str]) -> str:
+    """The evaluator that gives the metric: `val` of `val/top1`."""
+    return keep_best[0].rpartition("/")[0]
 
 
-def metrics(section: Mapping[str, Any]) -> list[str]:
+def metrics(section: Mapping[str, Any], classes: int) -> list[str]:
     """The names of the numbers that an evaluator of this section gives."""
     if section["kind"] == "classification":
-        return ["top1", "top5", "loss"]
+        return ["top1", *(["top5"] if classes >= 5 else []), "loss"]
     penalties = [""] if len(section["l2"]) == 1 else [f"_l2_{penalty:g}" for penalty in section["l2"]]
     return [f"{shots}shot{penalty}" for shots in section["shots"] for penalty in penalties]

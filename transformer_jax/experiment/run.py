@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,37 +65,37 @@ def train(
             rundir.introduce(folder, setup, print)
         if begun.clock.step >= setup.total_steps:
             numbers.text(f"Nothing left to do: step {begun.clock.step} of {setup.total_steps}.")
-        try:
-            with failures.memory_hints(
-                batch_size=setup.batch_size,
-                accumulate=settings["train"]["accumulate"],
-                remat=settings["model"].get("remat"),
-                devices=jax.device_count(),
-            ):
-                loop.fit(
-                    begun.state,
-                    setup.program.step,
-                    setup.data.batches,
-                    clock=begun.clock,
-                    total_steps=setup.total_steps,
+        with rundir.checkpoints(checkpointer.directory, keep=keep):
+            try:
+                with failures.memory_hints(
                     batch_size=setup.batch_size,
-                    schedule=setup.schedule,
-                    log=numbers.journal(setup),
-                    stop=stop,
-                    put=setup.program.jit.put,
-                    evaluations=evaluations,
-                    checkpointer=checkpointer,
-                    save_every=setup.steps("checkpoint.every"),
-                    save_last=keep,
-                )
-            if begun.clock.skipped:
-                numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
-        finally:
-            checkpointer.close()
-            numbers.close()
-        stop.check()
-    if not keep:
-        shutil.rmtree(checkpointer.directory, ignore_errors=True)
+                    accumulate=settings["train"]["accumulate"],
+                    remat=settings["model"].get("remat"),
+                    devices=jax.device_count(),
+                ):
+                    loop.fit(
+                        begun.state,
+                        setup.program.step,
+                        setup.data.batches,
+                        clock=begun.clock,
+                        total_steps=setup.total_steps,
+                        batch_size=setup.batch_size,
+                        schedule=setup.schedule,
+                        log=numbers.journal(setup),
+                        stop=stop,
+                        put=setup.program.jit.put,
+                        evaluations=evaluations,
+                        checkpointer=checkpointer,
+                        save_every=setup.steps("checkpoint.every"),
+                        save_last=keep,
+                    )
+                if begun.clock.skipped:
+                    numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
+            finally:
+                checkpointer.close()
+                numbers.close()
+        if keep:  # what was not kept is lost when its numbers are
+            stop.check()
     if not quiet:
         report.run(folder, title=settings["name"])
     return numbers.last

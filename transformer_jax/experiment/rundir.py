@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import math
+import shutil
 import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax
 from transformer_jax import config, types
 from transformer_jax.experiment import setup as setups
 from transformer_jax.metrics import flops
-from transformer_jax.training import journal, provenance, reporting
+from transformer_jax.training import failures, journal, provenance, reporting
 
 CONFIG = "config.json"
 LOCK = ".lock"
@@ -44,6 +45,27 @@ def alone(folder: Path) -> Generator[None, None, None]:
                 " another --workdir."
             ) from None
         yield
+
+
+@contextlib.contextmanager
+def checkpoints(directory: Path, *, keep: bool) -> Generator[None, None, None]:
+    """Around a run. Without `keep` its checkpoints are deleted when it ends, well or by diverging, not when it is
+    interrupted. Renamed first: a half-deleted folder must not look like a run to continue."""
+    doomed = directory.with_name(f"{directory.name}.deleted")
+
+    def delete() -> None:
+        if not keep and jax.process_index() == 0:
+            shutil.rmtree(doomed, ignore_errors=True)
+            if directory.exists():
+                directory.rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    try:
+        yield
+    except failures.Diverged:
+        delete()
+        raise
+    delete()
 
 
 class Numbers:

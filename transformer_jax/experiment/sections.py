@@ -78,7 +78,8 @@ class Parallel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """When to save (the last step always is), what to keep. `keep_best` is a metric and `max` or `min`."""
+    """When to save (the last step always is), what to keep. `keep_best` is a metric and `max` or `min`; its evaluator
+    runs before every save."""
 
     every: Duration | None = None
     keep_last: int = 2

@@ -29,6 +29,8 @@ class Setup:
     program: programs.Program
     data: pipeline.Train
     total_steps: int
+    planned_steps: int
+    """What percentages are of: `total_steps` of a run whose batch size never changed."""
     schedule: schedules.Schedule
 
     @property
@@ -40,7 +42,7 @@ class Setup:
         """A setting that is a duration, such as `checkpoint.every`, in steps of this run."""
         duration: Any = functools.reduce(operator.getitem, setting.split("."), self.settings)
         sizes = {"batch_size": self.batch_size, "epoch_examples": self.data.num_examples}
-        found = None if duration is None else schedules.steps(duration, total=self.total_steps, **sizes)
+        found = None if duration is None else schedules.steps(duration, total=self.planned_steps, **sizes)
         if found == 0:
             raise types.InputError(
                 f"config.{setting} must be at least one step: it is {duration!r}. Lengthen it, or leave it out."
@@ -53,9 +55,9 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     devices.check_backend()
     sharing.preflight(sharing.missing(settings))
     checks.ranges(settings)
-    checks.best(settings["checkpoint"]["keep_best"], settings["evals"])
     data = shared.train_pipeline(settings)
     settings = _with_classes(settings, data.num_classes)
+    checks.best(settings["checkpoint"]["keep_best"], settings["evals"], data.num_classes)
     program = shared.program(settings, data.pixel_range)
     program.check(data, "data")
     batch_size = settings["data"]["batch_size"]
@@ -63,10 +65,9 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     sizes = {"batch_size": batch_size, "epoch_examples": data.num_examples}
     total_steps = schedules.steps(settings["train"]["total"], **sizes)
     schedule = schedules.build(**settings["schedule"], total_steps=total_steps, **sizes)
-    setup = Setup(settings, program, data, total_steps, schedule)
-    evaluated = {name: setup.steps(f"evals.{name}.every") for name in settings["evals"]}
-    checks.judged(settings["checkpoint"]["keep_best"], setup.steps("checkpoint.every"), evaluated)
-    setup.steps("train.log_every")
+    setup = Setup(settings, program, data, total_steps, total_steps, schedule)
+    for name in ("checkpoint.every", "train.log_every"):
+        setup.steps(name)
     return setup
 
 
@@ -127,6 +128,7 @@ def judged(settings: Mapping[str, Any], shared: sharing.Shared) -> tuple[program
     devices.check_backend()
     if not settings["evals"]:
         raise types.InputError("There must be something to evaluate: config.evals is empty. Name an evaluator.")
+    checks.evals(settings["evals"])
     sharing.preflight(sharing.missing(settings, train=False))
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
     sections = [section for section in settings["evals"].values() if section["kind"] == "classification"]
@@ -139,8 +141,17 @@ def judged(settings: Mapping[str, Any], shared: sharing.Shared) -> tuple[program
 def evaluations(setup: Setup, shared: sharing.Shared) -> list[evaluator.Scheduled]:
     """The evaluators of an experiment and when they run. With a Polyak average, it is the average that is evaluated."""
     average = setup.settings["train"]["average"] is not None
-    made = evaluators(setup.settings["evals"], setup.program, shared)
-    return [evaluator.Scheduled(item, every=setup.steps(f"evals.{item.name}.every"), average=average) for item in made]
+    best, saved = setup.settings["checkpoint"]["keep_best"], setup.steps("checkpoint.every")
+    judge = None if best is None else checks.evaluator_of(best)
+    return [
+        evaluator.Scheduled(
+            item,
+            every=setup.steps(f"evals.{item.name}.every"),
+            saves=saved if item.name == judge else None,
+            average=average,
+        )
+        for item in evaluators(setup.settings["evals"], setup.program, shared)
+    ]
 
 
 def evaluators(

@@ -33,7 +33,7 @@ def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared |
             )
         fresh = program.neutral(program.init(jax.random.key(0)).params)
         found = weights.fit(source, program, fresh, head="reset" if ours is None else "keep")
-        _require_unchanged(found.report, path)
+        _require_unchanged(found.report, path, head=ours is not None)
         params = program.place(found.params)
         scores: dict[str, float] = {}
         for item in made:
@@ -43,10 +43,12 @@ def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared |
         return scores
 
 
-def _require_unchanged(found: report.Report, path: str) -> None:
-    """`InputError` unless weights are judged as they are: nothing resized, nothing left at its random start."""
-    if found.resized or found.missing:
-        what = [f"{name}: {how}" for name, how in found.resized.items()] + [f"{n} is not there" for n in found.missing]
+def _require_unchanged(found: report.Report, path: str, *, head: bool) -> None:
+    """`InputError` unless weights are judged as they are: nothing resized, nothing left at its random start. Without
+    `head` it does not matter what became of the head."""
+    missing = [name for name in found.missing if head or not name.startswith("head/")]
+    if found.resized or missing:
+        what = [f"{name}: {how}" for name, how in found.resized.items()] + [f"{n} is not there" for n in missing]
         raise types.InputError(
             f"Weights are judged as they were trained: {path} does not fit this model as it is ({'; '.join(what)})."
             " Evaluate at the image size and with the position embedding of its training, or fine-tune first."

@@ -121,7 +121,9 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
             _write(folder / "results.json", results)
             print("\n".join([f"{name}: {_line(results[name])}", *runner.notes]), flush=True)
             notes += runner.notes
-    (folder / "results.md").write_text("\n".join([table(results), *(f"- {note}" for note in notes)]))
+    (folder / "results.md").write_text(
+        "".join([table(results), "\n" * bool(notes), *(f"- {note}\n" for note in notes)])
+    )
     page.write(folder, settings["name"], results, labels, notes)
     return results
 

@@ -21,15 +21,17 @@ class Evaluator(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Scheduled:
-    """An evaluator and when it runs: every `every` steps, and at the end."""
+    """An evaluator and when it runs: every `every` steps, before a save every `saves` steps, and at the end."""
 
     evaluator: Evaluator
     every: int | None = None
+    saves: int | None = None
     average: bool = False
     """Evaluate the Polyak average instead of the parameters."""
 
     def due(self, step: int, total_steps: int) -> bool:
-        return step == total_steps or (self.every is not None and step > 0 and step % self.every == 0)
+        periods = [period for period in (self.every, self.saves) if period is not None]
+        return step == total_steps or (step > 0 and any(step % period == 0 for period in periods))
 
 
 def run(scheduled: Sequence[Scheduled], current: state.TrainState, stop: preemption.Stop) -> dict[str, float]:

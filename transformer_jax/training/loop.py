@@ -65,7 +65,8 @@ def fit(
                     log.evaluation(clock.step, scores)
                 clock.evaluated = True
 
-                if checkpointer is not None and _save_due(clock.step, total_steps, save_every, save_last):
+                due_save = _save_due(clock.step, total_steps, save_every, save_last)
+                if checkpointer is not None and (due_save or (scores and checkpointer.has(clock.step))):
                     with log.paused():
                         _save(checkpointer, state, clock, scores)
 
