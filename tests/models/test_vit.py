@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from transformer_jax import axes, models, paths, types
-from transformer_jax.models import functional, vit
+from transformer_jax.models import functional, vit, vit_variants
 
 from .test_golden import GOLDEN, maker
 
@@ -42,11 +42,11 @@ def test_parameter_counts_are_the_published_ones(variant):
     assert count(shapes) - count(shapes["head"]) == COUNTS["backbone"][variant]
 
 
-@pytest.mark.parametrize("name", vit.VARIANTS)
+@pytest.mark.parametrize("name", vit_variants.VARIANTS)
 def test_every_row_of_the_table_is_a_model_of_its_sizes(name):
     patch = 14 if name in ("So400m", "H", "g", "G") else 16
     shapes = paths.flatten(functional.from_family("vit", variant=f"{name}/{patch}", pool="gap").abstract)
-    size = vit.VARIANTS[name]
+    size = vit_variants.VARIANTS[name]
     assert shapes["blocks/attention/query/kernel"].shape == (
         size.depth, size.width, size.heads, size.width // size.heads,
     )  # fmt: skip
@@ -56,7 +56,7 @@ def test_every_row_of_the_table_is_a_model_of_its_sizes(name):
 
 def test_numbers_given_replace_those_of_the_variant():
     config = vit.Config(variant="B/16", depth=3, patch=8)
-    assert config.size == vit.Size(768, 3, 12, 3072)
+    assert config.size == vit_variants.Size(768, 3, 12, 3072)
     assert config.patch_size == (8, 8) and config.grid == (28, 28)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import paths
-from transformer_jax.models import functional, vit
+from transformer_jax.models import functional, vit, vit_variants
 from transformer_jax.transfer import architecture, name_maps
 
 from . import fakes
@@ -34,7 +34,7 @@ def test_the_guess_of_our_models_is_their_config(config):
     found = architecture.guess(_abstract(**config))
     wanted = vit.Config(**config)
     assert found["variant"] == wanted.variant
-    assert [found[name] for name in vit.Size._fields] == list(wanted.size)
+    assert [found[name] for name in vit_variants.Size._fields] == list(wanted.size)
     assert (found["patch"],) * 2 == wanted.patch_size
     for name in ("image_size", "num_classes", "channels", "pool", "registers"):
         assert found[name] == getattr(wanted, name), name

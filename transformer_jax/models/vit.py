@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from transformer_jax import axes, paths, types
+from transformer_jax.models import vit_variants
 from transformer_jax.nn import (
     attention,
     blocks,
@@ -27,35 +28,13 @@ from transformer_jax.nn import (
 )
 
 
-class Size(NamedTuple):
-    """One row of the table of variants."""
-
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
-
-
-# Every row agrees with big_vision's models/vit.py at 0b73d7b; beside it, the paper that introduced it.
-VARIANTS = {
-    "Ti": Size(192, 12, 3, 768),  # DeiT (2012.12877)
-    "S": Size(384, 12, 6, 1536),  # DeiT (2012.12877)
-    "M": Size(512, 12, 8, 2048),
-    "B": Size(768, 12, 12, 3072),  # ViT (2010.11929)
-    "L": Size(1024, 24, 16, 4096),  # ViT (2010.11929)
-    "So400m": Size(1152, 27, 16, 4304),  # SoViT (2305.13035)
-    "H": Size(1280, 32, 16, 5120),  # ViT (2010.11929)
-    "g": Size(1408, 40, 16, 6144),  # Scaling ViT (2106.04560)
-    "G": Size(1664, 48, 16, 8192),  # Scaling ViT (2106.04560)
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A ViT as plain data.
 
-    `variant` is a row of `VARIANTS` and a patch size, `"S/16"`; `width depth heads mlp_dim patch` replace its numbers,
-    and with `variant=None` they stand alone. Sizes of images and patches are one number or (height, width).
+    `variant` is a row of `vit_variants.VARIANTS` and a patch size, `"S/16"`; `width depth heads mlp_dim patch` replace
+    its numbers, and with `variant=None` they stand alone. Sizes of images and patches are one number or
+    (height, width).
     """
 
     variant: str | None = "S/16"
@@ -129,15 +108,15 @@ class Config:
         _ = self.grid
 
     @property
-    def size(self) -> Size:
+    def size(self) -> vit_variants.Size:
         """Width, depth, heads and MLP width, looked up and replaced."""
-        given = {name: getattr(self, name) for name in Size._fields if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in vit_variants.Size._fields if getattr(self, name) is not None}
         if self.variant is not None:
-            return _named_size(self.variant)[0]._replace(**given)
-        missing = [name for name in Size._fields if name not in given]
+            return vit_variants.named(self.variant)[0]._replace(**given)
+        missing = [name for name in vit_variants.Size._fields if name not in given]
         if missing:
             raise types.InputError(f"A model without a variant needs its sizes: {', '.join(missing)} not given.")
-        return Size(**given)
+        return vit_variants.Size(**given)
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -146,7 +125,7 @@ class Config:
             return _pair(self.patch)
         if self.variant is None:
             raise types.InputError("A model without a variant needs its sizes: patch not given.")
-        return _pair(_named_size(self.variant)[1])
+        return _pair(vit_variants.named(self.variant)[1])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -297,19 +276,6 @@ def _pool(config: Config, rngs: nnx.Rngs) -> nnx.Module:
         rngs=rngs,
         **config.dtypes,
     )
-
-
-def _named_size(variant: str) -> tuple[Size, int]:
-    """The row and the patch size of `"S/16"`."""
-    name, _, patch = variant.partition("/")
-    if name not in VARIANTS:
-        raise types.InputError(
-            f"A variant is one of {', '.join(VARIANTS)} and a patch size, such as 'S/16': it is {variant!r}."
-            f"{paths.did_you_mean(name, VARIANTS)}"
-        )
-    if not patch.isdecimal() or int(patch) < 1:
-        raise types.InputError(f"A variant ends in its patch size, such as '{name}/16': it is {variant!r}.")
-    return VARIANTS[name], int(patch)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.models import vit
+from transformer_jax.models import vit_variants
 from transformer_jax.transfer import surgery
 
 
@@ -33,7 +33,7 @@ def guess(flat: types.FlatTree) -> dict[str, Any]:
     size = (width, len(layers), query[1], up[1])
     return {
         "variant": _variant(size, patch),
-        **dict(zip(vit.Size._fields, size, strict=True)),
+        **dict(zip(vit_variants.Size._fields, size, strict=True)),
         "head_dim": query[2],
         "patch": _plain(patch),
         "image_size": grid and _plain([side * step for side, step in zip(grid, patch, strict=True)]),
@@ -79,7 +79,7 @@ def _grid(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
 
 
 def _variant(size: tuple[int | None, ...], patch: list[int]) -> str | None:
-    names = [name for name, row in vit.VARIANTS.items() if tuple(row) == size]
+    names = [name for name, row in vit_variants.VARIANTS.items() if tuple(row) == size]
     return f"{names[0]}/{patch[0]}" if names and patch[0] == patch[1] else None
 
 
