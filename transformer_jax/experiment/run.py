@@ -66,39 +66,54 @@ def train(
         if begun.clock.step >= setup.total_steps:
             numbers.text(f"Nothing left to do: step {begun.clock.step} of {setup.total_steps}.")
         with rundir.checkpoints(checkpointer.directory, keep=keep):
-            try:
-                with failures.memory_hints(
-                    batch_size=setup.batch_size,
-                    accumulate=settings["train"]["accumulate"],
-                    remat=settings["model"].get("remat"),
-                    devices=jax.device_count(),
-                ):
-                    loop.fit(
-                        begun.state,
-                        setup.program.step,
-                        setup.data.batches,
-                        clock=begun.clock,
-                        total_steps=setup.total_steps,
-                        batch_size=setup.batch_size,
-                        schedule=setup.schedule,
-                        log=numbers.journal(setup),
-                        stop=stop,
-                        put=setup.program.jit.put,
-                        evaluations=evaluations,
-                        checkpointer=checkpointer,
-                        save_every=setup.steps("checkpoint.every"),
-                        save_last=keep,
-                    )
-                if begun.clock.skipped:
-                    numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
-            finally:
-                checkpointer.close()
-                numbers.close()
+            _fit(setup, begun, evaluations, checkpointer, numbers, stop, save_last=keep)
         if keep:  # what was not kept is lost when its numbers are
             stop.check()
     if not quiet:
         report.run(folder, title=settings["name"])
     return numbers.last
+
+
+def _fit(
+    setup: setups.Setup,
+    begun: start.Start,
+    evaluations: Sequence[evaluator.Scheduled],
+    checkpointer: checkpoint.Checkpointer,
+    numbers: rundir.Numbers,
+    stop: preemption.Stop,
+    *,
+    save_last: bool,
+) -> None:
+    """The loop, and the end of everything that writes."""
+    hints = failures.memory_hints(
+        batch_size=setup.batch_size,
+        accumulate=setup.settings["train"]["accumulate"],
+        remat=setup.settings["model"].get("remat"),
+        devices=jax.device_count(),
+    )
+    try:
+        with hints:
+            loop.fit(
+                begun.state,
+                setup.program.step,
+                setup.data.batches,
+                clock=begun.clock,
+                total_steps=setup.total_steps,
+                batch_size=setup.batch_size,
+                schedule=setup.schedule,
+                log=numbers.journal(setup),
+                stop=stop,
+                put=setup.program.jit.put,
+                evaluations=evaluations,
+                checkpointer=checkpointer,
+                save_every=setup.steps("checkpoint.every"),
+                save_last=save_last,
+            )
+        if begun.clock.skipped:
+            numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
+    finally:
+        checkpointer.close()
+        numbers.close()
 
 
 def _silent(message: str) -> None:

@@ -29,8 +29,6 @@ class Setup:
     program: programs.Program
     data: pipeline.Train
     total_steps: int
-    planned_steps: int
-    """What percentages are of: `total_steps` of a run whose batch size never changed."""
     schedule: schedules.Schedule
 
     @property
@@ -42,7 +40,8 @@ class Setup:
         """A setting that is a duration, such as `checkpoint.every`, in steps of this run."""
         duration: Any = functools.reduce(operator.getitem, setting.split("."), self.settings)
         sizes = {"batch_size": self.batch_size, "epoch_examples": self.data.num_examples}
-        found = None if duration is None else schedules.steps(duration, total=self.planned_steps, **sizes)
+        planned = schedules.steps(self.settings["train"]["total"], **sizes)  # the same wherever the run goes on from
+        found = None if duration is None else schedules.steps(duration, total=planned, **sizes)
         if found == 0:
             raise types.InputError(
                 f"config.{setting} must be at least one step: it is {duration!r}. Lengthen it, or leave it out."
@@ -65,7 +64,7 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     sizes = {"batch_size": batch_size, "epoch_examples": data.num_examples}
     total_steps = schedules.steps(settings["train"]["total"], **sizes)
     schedule = schedules.build(**settings["schedule"], total_steps=total_steps, **sizes)
-    setup = Setup(settings, program, data, total_steps, total_steps, schedule)
+    setup = Setup(settings, program, data, total_steps, schedule)
     for name in ("checkpoint.every", "train.log_every"):
         setup.steps(name)
     return setup
