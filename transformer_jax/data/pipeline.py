@@ -56,7 +56,6 @@ class _Pipeline:
         self.class_names = source.class_names
         self.num_examples = len(source)
         self.fingerprint = source.fingerprint
-        self.skipped = 0
         self._process = (process_index, process_count)
         self._threads = (1 if source.in_memory else _cores()) if threads is None else threads
         self._workers = workers
@@ -151,12 +150,10 @@ class Train(_Pipeline):
         """Batches of this process from global position `start` on. Close the stream to end its threads."""
         first, stride = self._process
         chunks = _TrainChunks(self._loader, self._order, start + first, stride, self._chunk_size)
-        return self._stream(chunks, _ENDLESS, finish=self._count)
+        return self._stream(chunks, _ENDLESS, finish=self._told)
 
-    def _count(self, batch: Batch) -> Batch:
-        skipped = batch.pop(loading.SKIPPED)
-        self.skipped += int(skipped.sum())
-        return {**batch, loading.SKIPPED: skipped} if self._skip else batch
+    def _told(self, batch: Batch) -> Batch:
+        return batch if self._skip else {name: value for name, value in batch.items() if name != loading.SKIPPED}
 
 
 class Evaluate(_Pipeline):
@@ -164,6 +161,9 @@ class Evaluate(_Pipeline):
 
     With `on_bad_image="skip"` a bad image is masked out as well and counted.
     """
+
+    skipped = 0
+    """Bad images of the last pass."""
 
     @property
     def num_batches(self) -> int:

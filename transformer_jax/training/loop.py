@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from transformer_jax import types
+from transformer_jax.data import loading
 from transformer_jax.training import checkpoint, evaluator, journal, preemption
 from transformer_jax.training import state as states
 from transformer_jax.training import step as steps
 
-IDS, SKIPPED = "_id", "_skipped"
+IDS, SKIPPED = loading.ID, loading.SKIPPED
 """Keys of a batch that stay on the host: the ids of its examples, and how many bad ones were passed over for it."""
 
 
