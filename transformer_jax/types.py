@@ -3,12 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
-Leaf = jax.Array | np.ndarray | jax.ShapeDtypeStruct
-"""An array, or the shape and dtype of one."""
-
 FlatTree = dict[str, Any]
 """`{"blocks/0/mlp/up/kernel": leaf}`: a tree as plain parameter paths (`paths.flatten`)."""
 

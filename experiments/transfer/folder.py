@@ -2,7 +2,7 @@
 
 Model     ViT, B/16 at 224 x 224 unless asked otherwise
 Data      PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg, of which a tenth is set aside to judge
-Recipe    the fine-tuning of the ViT paper (2010.11929, appendix B.1.1): SGD with momentum, cosine, no weight decay,
+Recipe    the fine-tuning of the ViT paper (2010.11929, appendix B): SGD with momentum, cosine, no weight decay,
           clipping at 1; its batch of 512 and grid of rates are yours to set
 Hardware  one accelerator; on a CPU take variant=Ti/16 and a small size
 Expected  UNVERIFIED: it depends on the images

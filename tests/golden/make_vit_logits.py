@@ -16,7 +16,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from tests.transfer import fakes  # noqa: E402
+from tests.transfer import fakes  # noqa: E402  (a script: the path comes first)
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -56,7 +56,7 @@ def test_the_list_below_names_every_optimizer():
 
 def test_adamw_with_clipping_is_that_of_optax():
     ours = optimizers.build("adamw", tree(0), weight_decay=0.3, clip_norm=0.5)
-    theirs = lambda lr: optax.chain(  # noqa: E731
+    theirs = lambda lr: optax.chain(  # noqa: E731  (a chain reads better than a def)
         optax.clip_by_global_norm(0.5), optax.adamw(lr, weight_decay=0.3, mask=KERNEL_MASK)
     )
     close(run(ours, tree(0))[0], run_optax(theirs, tree(0)))

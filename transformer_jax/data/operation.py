@@ -28,7 +28,7 @@ class Op:
     """Draws random numbers: what comes before the first such op is computed once for images in memory."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        raise NotImplementedError
+        raise NotImplementedError  # the base of the table: every op has its own
 
     def batched(self, batch: Example, rngs: Generators) -> Example:
         """The op on every example of a batch of arrays; here for ops that only rename or drop fields."""
