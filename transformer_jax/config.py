@@ -172,6 +172,18 @@ def override(config: ml_collections.ConfigDict, schema: Mapping[str, Field], ass
             node[last] = parse(text, annotation, where)
 
 
+def override_in_order(
+    config: ml_collections.ConfigDict,
+    schema: Callable[[Mapping[str, Any]], Mapping[str, Field]],
+    assignments: Mapping[str, str],
+) -> None:
+    """`override` where the schema depends on the config: names choose constructors, so `name` and `kind` are set before
+    the keywords of those constructors are known."""
+    names = {where: text for where, text in assignments.items() if where.rsplit(".", 1)[-1] in ("name", "kind")}
+    for part in (names, {where: text for where, text in assignments.items() if where not in names}):
+        override(config, schema(config.to_dict()), part)
+
+
 def _type_of(config: Any, where: str) -> Any:
     """The type of the value now at a dotted path, `Any` when there is none."""
     node: Any = config

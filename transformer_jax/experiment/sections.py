@@ -145,11 +145,7 @@ def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None 
     for where in [where for where, text in overrides.items() if where.startswith("evals.") and text == "None"]:
         if where.removeprefix("evals.") in settings.get("evals", {}):  # one evaluator is left out
             del settings.evals[where.removeprefix("evals.")], overrides[where]
-    # Names choose constructors, so they are set before the keywords of those constructors are known.
-    names = {where: text for where, text in overrides.items() if where.rsplit(".", 1)[-1] in ("name", "kind")}
-    keywords = {where: text for where, text in overrides.items() if where not in names}
-    config.override(settings, schema(settings.to_dict()), names)
-    config.override(settings, schema(settings.to_dict()), keywords)
+    config.override_in_order(settings, schema, overrides)
     top = config.check(settings.to_dict(), config.fields(Experiment), "")
     for where, known in _known(top).items():
         section, _, eval_name = where.partition(".")

@@ -60,10 +60,7 @@ def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None 
     """The protocol with its overrides (`targets.NAME.finetune.train.total=...`) applied and every section checked."""
     config.check(raw.to_dict(), config.fields(Protocol), "")
     settings = ml_collections.ConfigDict(raw.to_dict())
-    overrides = dict(overrides or {})
-    names = {key: text for key, text in overrides.items() if key.rsplit(".", 1)[-1] in ("name", "kind")}
-    for part in (names, {key: text for key, text in overrides.items() if key not in names}):
-        config.override(settings, _schema(settings.to_dict()), part)
+    config.override_in_order(settings, _schema, overrides or {})
     top = config.check(settings.to_dict(), config.fields(Protocol), "")
     if top["seeds"] < 1:
         raise types.InputError(f"A protocol needs at least one seed: config.seeds is {top['seeds']}.")
