@@ -4,11 +4,12 @@
 of one process have in common. `Predictor` is a checkpoint as a function.
 """
 
+from transformer_jax.experiment.predictor import Predictor
 from transformer_jax.experiment.run import train
 from transformer_jax.experiment.sections import resolve, schema
 from transformer_jax.experiment.setup import prepare, without_data
 from transformer_jax.experiment.shared import Shared, missing, preflight
-from transformer_jax.experiment.uses import Predictor, evaluate, probe, rehearse
+from transformer_jax.experiment.uses import evaluate, probe, rehearse
 
 __all__ = [
     "Predictor",
