@@ -1,1 +1,1 @@
-"""What trained parameters are worth: classification, the few-shot and the linear probe on frozen features."""
+"""What trained parameters are worth: classification, label sets, and probes of frozen features."""

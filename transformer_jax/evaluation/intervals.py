@@ -1,22 +1,16 @@
-"""How sure an accuracy is: the 95 % percentile bootstrap of a mean of zeros and ones, without resampling.
-
-Drawing N examples with replacement from N of which k are right gives Binomial(N, k / N) right ones: that is the
-bootstrap distribution itself, so its quantiles are exact (Efron and Tibshirani, An Introduction to the Bootstrap, 5.2).
-"""
+"""How far an accuracy may be off because the test examples are a sample: the bootstrap, without resampling."""
 
 import scipy.stats
 
-from transformer_jax import types
 
-LEVEL = 0.95
+def bootstrap(mean: float, examples: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile bootstrap interval of a mean of zeros and ones over that many examples.
 
-
-def bootstrap(accuracy: float, examples: int, *, level: float = LEVEL) -> tuple[float, float]:
-    """The lowest and highest accuracy of the interval that holds `level` of the bootstrap distribution."""
-    if examples < 1 or not 0 <= accuracy <= 1:
-        raise types.InputError(
-            f"An interval needs an accuracy in 0..1 of at least one example: {accuracy} of {examples}."
-        )
-    tail = (1 - level) / 2
-    low, high = scipy.stats.binom.ppf([tail, 1 - tail], examples, accuracy)
+    To draw `examples` of them with replacement and add them up is one draw of a binomial variable, so the quantiles of
+    all resamples are those of Binomial(examples, mean), exactly. At 0 and 1 it has no width: every resample is the
+    same. The mean of several runs over one test split (seeds, picks of shots) is taken for one run: the interval is
+    then at least as wide as that of resampling the examples, and knows nothing of the spread between the runs.
+    """
+    tail = (1.0 - confidence) / 2.0
+    low, high = scipy.stats.binom.ppf([tail, 1.0 - tail], examples, mean)
     return float(low) / examples, float(high) / examples
