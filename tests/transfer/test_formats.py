@@ -182,7 +182,6 @@ def test_a_missing_file_lists_what_lies_beside_it(tmp_path):
     ("address", "command"),
     [
         ("gs://vit_models/augreg/B_16.npz", "gcloud storage cp gs://vit_models/augreg/B_16.npz ."),
-        ("hf://google/vit/model.safetensors", "hf download google/vit model.safetensors"),
         ("https://example.org/x.npz", "curl -fLO https://example.org/x.npz"),
     ],
 )

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from transformer_jax import types
+from transformer_jax.transfer import hub, known
 
 _HEAD = 4096  # bytes; error pages and pointers say all in less
 _READABLE = "A checkpoint is a .npz, a .safetensors or an Orbax directory"
@@ -45,14 +46,16 @@ def sniff(path: str | Path) -> str:
 
 
 def local(path: str | Path) -> Path:
-    """The local path, `~` expanded. `InputError` when it is a bucket or a hub address, or nothing is there."""
-    address = re.match(r"(gs|s3|https?|hf):/+(.*)", str(path))  # Path() would fold the two slashes into one
+    """The local path, `~` expanded, and names of the hub resolved (`hub.fetch`). `InputError` when it is the address of
+    a bucket, or nothing is there."""
+    if hub.is_name(path):
+        return hub.fetch(str(path))
+    address = re.match(r"(gs|s3|https?):/+(.*)", str(path))  # Path() would fold the two slashes into one
     if address:
         scheme, rest = address.groups()
         command = {
             "gs": f"gcloud storage cp gs://{rest} .",
             "s3": f"aws s3 cp s3://{rest} .",
-            "hf": f"hf download {'/'.join(rest.split('/')[:2])} {'/'.join(rest.split('/')[2:])}".rstrip(),
         }.get(scheme, f"curl -fLO {scheme}://{rest}")
         raise types.InputError(
             f"Weights are read from local files: {scheme}://{rest} is not one. Get it with: {command}"
@@ -61,7 +64,7 @@ def local(path: str | Path) -> Path:
     if not found.exists():
         beside = sorted(p.name for p in found.parent.iterdir())[:10] if found.parent.is_dir() else None
         hint = f"{str(found.parent)!r} holds {beside}" if beside is not None else f"there is no {str(found.parent)!r}"
-        raise types.InputError(f"A checkpoint must exist: nothing at {str(found)!r}; {hint}.")
+        raise types.InputError(f"A checkpoint must exist: nothing at {str(found)!r}; {hint}.{known.hint(found)}")
     return found
 
 
