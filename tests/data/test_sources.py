@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import types
-from transformer_jax.data import sources, views
+from transformer_jax.data import sources, views, vtab_labels
 
 from . import fakes
 
@@ -87,6 +87,11 @@ def test_labels_are_read_one_by_one_where_the_source_knows_no_better():
 
 
 def test_the_listing_names_every_kind():
-    lines = sources.listing().splitlines()
+    lines = [line for line in sources.listing().splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == ["digits", "glyphs", "fake", "tfds:NAME", "folder:PATH"]
     assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_the_listing_names_every_label_function():
+    indented = [line.split()[0] for line in sources.listing().splitlines() if line.startswith(" ")]
+    assert indented == [f"label_function={name}" for name in vtab_labels.LABELS]

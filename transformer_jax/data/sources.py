@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from transformer_jax import paths, types
-from transformer_jax.data import splits, views
+from transformer_jax.data import splits, views, vtab_labels
 
 EMBEDDED = {
     "digits": "transformer_jax.data.digits:open",
@@ -30,7 +30,8 @@ class Source(Protocol):
     An example is `{"image": encoded bytes or uint8[height, width, channels], "label": int, "id": str}`, and may hold
     more. A source pickles (workers are spawned) and is read from several threads at once.
     A source may also have `__getitems__(indices) -> list of examples` and `labels() -> integer array` where it
-    knows a faster way than one by one.
+    knows a faster way than one by one. Where `multilabel` is True a label is an int32 array of any length, also
+    empty; `multihot(classes)` makes a row of it.
     """
 
     name: str
@@ -89,12 +90,17 @@ def missing(specs: Iterable[str | Mapping[str, Any]]) -> list[str]:
 
 
 def listing() -> str:
-    """One line a kind of source: its name and what it is."""
+    """One line a kind of source: its name and what it is; below `tfds:`, the label functions."""
     lines = []
     for name, opener in _table().items():
         documentation = importlib.import_module(opener.partition(":")[0]).__doc__ or ""
         form = {"tfds": "tfds:NAME", "folder": "folder:PATH"}.get(name, name)
         lines.append(f"{form:12} {documentation.strip().splitlines()[0]}")
+        if name == "tfds":
+            lines += [
+                f"{'':12} label_function={function} of tfds:{row.data_set}, {len(row.class_names)} classes"
+                for function, row in vtab_labels.LABELS.items()
+            ]
     return "\n".join(lines)
 
 

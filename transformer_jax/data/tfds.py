@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from transformer_jax import paths, types
-from transformer_jax.data import decoding
+from transformer_jax import types
+from transformer_jax.data import decoding, tfds_labels, views
 
 _OURS = ("digits", "glyphs")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -29,9 +29,14 @@ def open(
     data_dir: str | None = None,
     image_key: str = "image",
     label_key: str = "label",
+    label_function: str | None = None,
     num_classes: int | None = None,
 ) -> "TfdsSource":
-    """One base split of a prepared data set. `num_classes` is needed where the label is a bare integer."""
+    """One base split of a prepared data set. `num_classes` is needed where the label is a bare integer.
+
+    `label_function` names a row of `vtab_labels.LABELS`, which makes the label of other features. A label that is a
+    sequence (`label_key="real_label"`) makes a multi-label source.
+    """
     import tensorflow_datasets as tfds
 
     problem = missing(name, (), data_dir=data_dir)
@@ -42,7 +47,11 @@ def open(
     builder = tfds.builder_from_directory(str(directory))
     if split not in builder.info.splits:
         raise types.InputError(f"tfds:{name} has the splits {', '.join(builder.info.splits)}. Not: {split!r}.")
-    return TfdsSource(builder, name, split, image_key, label_key, num_classes)
+    if label_function is None:
+        label: tfds_labels.Label = tfds_labels.Feature(builder.info.features, name, label_key, num_classes)
+    else:
+        label = tfds_labels.Derived(builder.info.features, name, label_function, num_classes)
+    return TfdsSource(builder, name, split, image_key, label)
 
 
 def missing(name: str, bases: Sequence[str], *, data_dir: str | None = None) -> str | None:
@@ -69,31 +78,22 @@ class TfdsSource:
 
     in_memory = False
 
-    def __init__(self, builder: Any, name: str, split: str, image_key: str, label_key: str, num_classes: int | None):
+    def __init__(self, builder: Any, name: str, split: str, image_key: str, label: tfds_labels.Label):
         import tensorflow_datasets as tfds
 
         features = builder.info.features
-        for key in (image_key, label_key):
-            if key not in features:
-                raise types.InputError(
-                    f"tfds:{name} has no feature {key!r}.{paths.did_you_mean(key, features)} It has:"
-                    f" {', '.join(features)}. Set image_key and label_key."
-                )
-        label = features[label_key]
-        self.num_classes = num_classes or getattr(label, "num_classes", None)
-        if self.num_classes is None:
-            raise types.InputError(f"The label {label_key!r} of tfds:{name} is no ClassLabel. Set num_classes.")
-        self.class_names = tuple(getattr(label, "names", None) or map(str, range(self.num_classes)))
+        tfds_labels.require(features, name, image_key)
+        self.num_classes, self.class_names = label.num_classes, label.class_names
+        self.multilabel = label.multilabel
         self.name = f"tfds:{name} {split}"
-        self._keys = image_key, label_key
+        self._image_key, self._label = image_key, label
         self._named = "file_name" in features and features["file_name"].np_dtype == np.object_
-        wanted = [image_key, label_key, *(["file_name"] if self._named else [])]
-        self._features: Any = tfds.features.FeaturesDict({key: features[key] for key in wanted})
-        self._label: Any = tfds.features.FeaturesDict({label_key: label})
+        wanted = [image_key, *(["file_name"] if self._named else [])]
+        self._features: Any = tfds.features.FeaturesDict({key: features[key] for key in wanted} | dict(label.features))
         self._decoders = {image_key: tfds.decode.SkipDecoding()}
         raw = tfds.core.decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split=split, deserialize_method=raw)
-        self.fingerprint = f"tfds:{builder.info.full_name}:{split}:{len(self._records)}:{image_key}:{label_key}"
+        self.fingerprint = f"tfds:{builder.info.full_name}:{split}:{len(self._records)}:{image_key}:{label.tag}"
 
     def __len__(self) -> int:
         return len(self._records)
@@ -110,20 +110,18 @@ class TfdsSource:
         return [self._example(index, example) for index, example in zip(indices, parsed, strict=True)]
 
     def _example(self, index: int, example: dict[str, Any]) -> dict[str, Any]:
-        image_key, label_key = self._keys
         file = f" ({example['file_name'].decode()})" if self._named else ""
-        return {
-            "image": example[image_key],
-            "label": int(example[label_key]),
-            "id": f"{self.name}[{index}]{file}",
-        }
+        image = example[self._image_key]
+        if self._label.zeros_and_ones:
+            image = np.where(decoding.decode(image, channels=1) > 0, np.uint8(255), np.uint8(0))
+        return {"image": image, "label": self._label(example), "id": f"{self.name}[{index}]{file}"}
 
     def labels(self) -> Int64[np.ndarray, " batch"]:
-        key = self._keys[1]
+        views.require_single(self)
         found = []
         for start in range(0, len(self), 1024):
             records = self._records.__getitems__(list(range(start, min(start + 1024, len(self)))))
-            found += [int(self._label.deserialize_example_np(record)[key]) for record in records]
+            found += [self._label(self._label.features.deserialize_example_np(record)) for record in records]
         return np.array(found, np.int64)
 
 

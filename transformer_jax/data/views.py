@@ -49,6 +49,7 @@ class Joined:
         self.name = name
         self.num_classes = first.num_classes
         self.class_names = first.class_names
+        self.multilabel = any(multilabel(source) for source, _ in parts)
         self.in_memory = all(source.in_memory for source, _ in parts)
         self.fingerprint = "+".join(f"{source.fingerprint}[{at.start}:{at.stop}]" for source, at in parts)
         self._parts = tuple(parts)
@@ -88,6 +89,7 @@ class Subset:
         self.name = name
         self.num_classes = source.num_classes
         self.class_names = source.class_names
+        self.multilabel = multilabel(source)
         self.in_memory = source.in_memory
         self.fingerprint = f"{source.fingerprint}({tag})"
         self._source = source
@@ -106,6 +108,20 @@ class Subset:
         return labels(self._source)[self._indices]
 
 
+def multilabel(source: "sources.Source") -> bool:
+    """Whether an example has a set of labels, which may be empty."""
+    return bool(getattr(source, "multilabel", False))
+
+
+def require_single(source: "sources.Source") -> None:
+    """`InputError` unless every example has one label."""
+    if multilabel(source):
+        raise types.InputError(
+            f"Every example must have one label here, those of {source.name!r} have a set of them. Leave `labels`"
+            " (balanced subsets) out, or name a source, or a label_key, with one label an example."
+        )
+
+
 def read(source: "sources.Source", indices: Sequence[int]) -> list[dict[str, Any]]:
     """Many examples, at once where the source can."""
     many = getattr(source, "__getitems__", None)
@@ -114,5 +130,6 @@ def read(source: "sources.Source", indices: Sequence[int]) -> list[dict[str, Any
 
 def labels(source: "sources.Source") -> np.ndarray:
     """The label of every example, in order, without decoding an image where the source knows how."""
+    require_single(source)
     known = getattr(source, "labels", None)
     return np.asarray(known() if known else [source[i]["label"] for i in range(len(source))])
