@@ -12,9 +12,9 @@ import pytest
 from flax import nnx
 
 from transformer_jax import axes, nn
-from transformer_jax.nn import attention, blocks, embeddings, linear, mlp, norms, pooling
+from transformer_jax.nn import attention, blocks, convolution, embeddings, linear, mlp, norms, pooling, residual
 
-TOKENS = (2, 5, 8)
+TOKENS, MAPS = (2, 5, 8), (2, 6, 8, 8)
 
 
 def _block(cls, dtypes, rngs):
@@ -22,6 +22,30 @@ def _block(cls, dtypes, rngs):
     feed = mlp.GatedMLP(8, 16, rngs=rngs, **dtypes)
     norm = functools.partial(norms.RMSNorm, 8, **dtypes)
     return cls(mixer, feed, norm=norm, scale=functools.partial(blocks.LayerScale, 8, **dtypes), rngs=rngs)
+
+
+def _parts(dtypes):
+    """Factories of a convolution and of a norm whose scale is not zero: behind one nothing gets a gradient."""
+
+    def norm(width, *, scale=1.0, rngs):
+        return norms.GroupNorm(width, groups=2, scale=scale or 0.5, rngs=rngs, **dtypes)
+
+    return dict(conv=functools.partial(convolution.StdConv, **dtypes), norm=norm)
+
+
+def _unit(cls, dtypes, rngs):
+    return cls(8, 4, stride=2, rngs=rngs, **_parts(dtypes))
+
+
+def _stage(dtypes, rngs):
+    unit = functools.partial(residual.PreActivation, **_parts(dtypes))
+    return residual.Stage(8, 4, units=2, stride=1, unit=unit, rngs=rngs)
+
+
+def _body(dtypes, rngs):
+    root = functools.partial(residual.Root, **_parts(dtypes))
+    unit = functools.partial(residual.PostActivation, **_parts(dtypes))
+    return residual.Body(8, 4, units=(1, 1), root=root, unit=unit, rngs=rngs)
 
 
 LAYERS = {
@@ -37,6 +61,13 @@ LAYERS = {
     blocks.Parallel: (functools.partial(_block, blocks.Parallel), TOKENS),
     embeddings.PatchEmbedding: (lambda d, r: embeddings.PatchEmbedding(8, (2, 2), rngs=r, **d), (2, 4, 6, 3)),
     pooling.AttentionPool: (lambda d, r: pooling.AttentionPool(8, 2, hidden=16, rngs=r, **d), TOKENS),
+    convolution.StdConv: (lambda d, r: convolution.StdConv(8, 4, size=3, rngs=r, **d), MAPS),
+    norms.GroupNorm: (lambda d, r: norms.GroupNorm(8, groups=2, rngs=r, **d), MAPS),
+    residual.PostActivation: (functools.partial(_unit, residual.PostActivation), MAPS),
+    residual.PreActivation: (functools.partial(_unit, residual.PreActivation), MAPS),
+    residual.Root: (lambda d, r: residual.Root(8, 4, rngs=r, **_parts(d)), MAPS),
+    residual.Stage: (_stage, MAPS),
+    residual.Body: (_body, (2, 16, 24, 8)),
 }
 WITHOUT_PARAMETERS = {"StochasticDepth", "Token", "Mean"}
 FLOAT32, MIXED = {"dtype": jnp.float32, "param_dtype": jnp.float32}, {"dtype": jnp.bfloat16, "param_dtype": jnp.float32}

@@ -1,4 +1,4 @@
-"""Normalisation over the last axis, its statistics in float32 whatever the dtype of the input."""
+"""Normalisation of features, its statistics in float32 whatever the dtype of the input."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from transformer_jax import types
 from transformer_jax.nn import lean
 
 
@@ -57,6 +58,47 @@ class RMSNorm(nnx.Module):
         x = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
         return _affine(x * inverse, self.scale, None).astype(self.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """`LayerNorm` over groups of channels and all positions of an example, `scale` and `bias` a channel (1803.08494).
+
+    `scale` is what the scale starts at. Raises `InputError` when the groups do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        groups: int = 32,
+        epsilon: float = 1e-6,
+        scale: float = 1.0,
+        axis: str = "embed",
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if width % groups:
+            raise types.InputError(
+                f"The groups must divide the channels: {width} channels and {groups} groups leave {width % groups}."
+                f" Take {width // groups * groups or groups} channels, or other groups."
+            )
+        self.groups, self.epsilon, self.dtype = groups, epsilon, dtype
+        self.scale = nnx.Param(jnp.full((width,), scale, param_dtype), axes=(axis,))
+        self.bias = nnx.Param(jnp.zeros((width,), param_dtype), axes=(axis,))
+
+    def __call__(self, x: Float[Array, "batch *positions features"]) -> Float[Array, "batch *positions features"]:
+        shape, scale = x.shape, self.scale[...].astype(jnp.float32)
+        x = x.astype(jnp.float32).reshape(shape[0], -1, shape[-1])
+        centred = x - self._mean(x)
+        inverse = jax.lax.rsqrt(self._mean(jnp.square(centred)) + self.epsilon)
+        x = centred * (inverse * scale.reshape(1, 1, -1)) + self.bias[...].astype(jnp.float32).reshape(1, 1, -1)
+        return x.reshape(shape).astype(self.dtype)
+
+    def _mean(self, x: jax.Array) -> jax.Array:
+        """The mean of every group, for each of its channels: [batch, 1, channels]."""
+        channels = jnp.mean(x, axis=1).reshape(x.shape[0], self.groups, -1)  # first the positions: channels stay minor
+        return jnp.repeat(jnp.mean(channels, axis=-1), channels.shape[-1], axis=-1)[:, None]
 
 
 def _affine(x: jax.Array, scale: nnx.Param, bias: nnx.Param | None) -> jax.Array:
