@@ -129,17 +129,58 @@ class _Lossy(fakes.Split):
         return (batch for batch in super().__iter__() if batch["mask"].all())
 
 
-def test_predictions_are_one_row_an_example_in_order(tmp_path):
+@pytest.mark.parametrize(("batch_size", "devices"), [(8, 8), (104, 1)])
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_predictions_are_one_row_an_example_in_order_from_the_same_pass(batch_size, devices, loss):
     logits, label = _data()
-    evaluator = _evaluator(8, 8)
-    found = evaluator.predictions(fakes.FACTOR)
-    np.testing.assert_array_equal(found.predicted, logits.argmax(axis=1))
-    np.testing.assert_array_equal(found.label, label)
-    np.testing.assert_allclose(found.probability, scipy.special.softmax(logits, axis=1).max(axis=1), rtol=1e-5)
-    evaluator.save(fakes.FACTOR, tmp_path / "predictions.csv")
-    lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert lines[0] == "row,label,predicted,probability" and len(lines) == N + 1
-    assert lines[-1].startswith(f"100,{label[100]},{logits[100].argmax()},0.")
+    kept = []
+    evaluator = _evaluator(batch_size, devices, loss=loss, keep=kept.append)
+    assert evaluator(fakes.FACTOR) == _evaluator(loss=loss)(fakes.FACTOR)
+    assert evaluator.pipeline.started == -(-N // batch_size)
+    (found,) = kept
+    np.testing.assert_array_equal(found["index"], np.arange(N))
+    np.testing.assert_array_equal(found["predicted"], logits.argmax(axis=1))
+    np.testing.assert_array_equal(found["label"], label)
+    wide = logits.astype(np.float64)
+    probability = scipy.special.softmax(wide, axis=1) if loss == "softmax" else scipy.special.expit(wide)
+    np.testing.assert_allclose(found["probability"], probability.max(axis=1), rtol=1e-5)
+    one_hot = np.eye(CLASSES)[label]
+    each = -np.log(probability) * one_hot
+    each = each.sum(axis=1) if loss == "softmax" else (each - np.log1p(-probability) * (1 - one_hot)).sum(axis=1)
+    np.testing.assert_allclose(found["loss"], each, rtol=1e-5, atol=1e-6)
+    assert found["loss"].dtype == found["probability"].dtype == np.float32
+
+
+def test_predictions_of_bad_images_and_of_a_stopped_pass_are_not_kept():
+    kept = []
+    evaluator = _evaluator(8, keep=kept.append)
+    assert evaluator(fakes.FACTOR, stop=lambda: evaluator.pipeline.started >= 3) == {} and not kept
+    evaluator.pipeline = split = _Skipping(*_data(), 8)
+    split.skipped = 3
+    evaluator(fakes.FACTOR)
+    np.testing.assert_array_equal(kept[0]["index"], np.arange(3, N))
+
+
+def test_a_prediction_that_is_no_number_is_none():
+    logits, label = _data()
+    logits[3], kept = np.nan, []
+    metrics = _evaluator(data=(logits, label), keep=kept.append)(fakes.FACTOR)
+    assert kept[0]["predicted"][3] == -1
+    assert metrics["top1"] == (kept[0]["predicted"] == kept[0]["label"]).mean()
+
+
+def test_a_subset_of_the_classes_is_judged_among_itself():
+    """As ImageNet-R is judged: the logits of the other classes might as well not be there."""
+    logits, label = _data()
+    columns, kept = np.array([6, 0, 3, 1, 5]), []
+    some = np.isin(label, columns)
+    own = np.argmax(label[some, None] == columns, axis=1).astype(np.int32)
+    evaluator = _evaluator(data=(logits[some], own), columns=columns, keep=kept.append)
+    with jax.transfer_guard("disallow"), jax.transfer_guard_device_to_host("allow"):
+        found = evaluator(jax.device_put(fakes.FACTOR, fakes.sharding(1)))
+    assert found == _evaluator(data=(logits[some][:, columns], own))(fakes.FACTOR)
+    np.testing.assert_array_equal(columns[kept[0]["predicted"]], columns[logits[some][:, columns].argmax(axis=1)])
+    assert found["examples"] == some.sum() < N and found["top5"] == 1.0
 
 
 def test_large_losses_are_summed_beyond_32_bits():

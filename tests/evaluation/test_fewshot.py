@@ -63,11 +63,10 @@ def test_a_constant_feature_is_harmless():
 
 def test_the_accuracy_is_that_of_the_highest_score():
     train, test = _clusters(60, 5, 4, spread=6.0), _clusters(500, 5, 4, spread=6.0, seed=1)
-    fit = ridge.Ridge(*train, classes=4)
     mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-5
     rows = np.concatenate([(test.features - mean) / std, np.full((500, 1), 100.0)], axis=1)
     expected = [((rows @ _by_hand(train, l2, 4)[0]).argmax(axis=1) == test.labels).mean() for l2 in L2]
-    assert fit.accuracy(*test, L2) == pytest.approx(expected, abs=0.004)
+    assert fewshot.accuracy(train, test, shots=None, l2=L2) == pytest.approx(expected, abs=0.004)
     assert 0.3 < expected[0] < 0.9
 
 
@@ -80,9 +79,27 @@ def test_shots_are_seeded_balanced_and_nested():
     assert set(fewshot.pick(labels, shots=1, seed=0)) < set(five)
 
 
-def test_too_few_examples_of_a_class_are_named():
-    with pytest.raises(types.InputError, match="5 shots need 5 examples of every class: class 2 has 1"):
-        fewshot.pick(np.array([0] * 9 + [1] * 9 + [2]), shots=5, seed=0)
+def test_the_picks_are_big_visions():
+    labels = np.random.default_rng(0).integers(5, size=60)
+    for seed in (0, 1, 2):
+        rng = np.random.default_rng(seed)  # evaluators/fewshot_lsr.py: a permutation of each class in turn, cut
+        theirs = np.concatenate([rng.permutation(np.where(labels == label)[0])[:5] for label in range(5)])
+        np.testing.assert_array_equal(fewshot.pick(labels, shots=5, seed=seed), theirs)
+
+
+def test_a_class_with_fewer_examples_gives_all_it_has_and_is_told_of(caplog):
+    labels = np.array([0] * 9 + [1] * 9 + [2, 2])
+    assert np.bincount(labels[fewshot.pick(labels, shots=5, seed=0)]).tolist() == [5, 5, 2]
+    train, test = _clusters(90, 8, 3), _clusters(60, 8, 3, seed=1)
+    few = np.flatnonzero((train.labels != 2) | (np.arange(90) < 9))
+    train = features.Features(train.features[few], train.labels[few])
+    assert _evaluator(train, test, shots=(5,))(fakes.FACTOR)["5shot"] > 0.5
+    assert "1 classes have fewer than 5 examples (class 2 has 3)" in caplog.text
+
+
+def test_more_shots_than_any_class_has_are_an_error():
+    with pytest.raises(types.InputError, match="10 shots need a class with 10 examples: the largest has 9"):
+        fewshot.pick(np.array([0] * 9 + [1] * 9 + [2]), shots=10, seed=0)
 
 
 def _evaluator(train, test, **kwargs):
@@ -96,6 +113,25 @@ def test_separable_features_are_learnt_from_few_shots(caplog):
     assert set(metrics) == {"1shot", "5shot"}
     assert metrics["5shot"] == 1.0 and metrics["1shot"] > 0.9
     assert not caplog.records
+
+
+def test_the_defaults_are_those_of_the_published_numbers():
+    evaluator = _evaluator(_clusters(60, 8, 4), _clusters(60, 8, 4))
+    assert (evaluator.shots, evaluator.seeds, evaluator.l2) == ((1, 5, 10, 25), 3, (2.0**10,))
+    assert ridge.BIAS == 100.0
+
+
+def test_predictions_are_kept_for_every_number_and_seed():
+    kept, test = [], _clusters(60, 8, 4, spread=9.0, seed=1)
+    train = _clusters(60, 8, 4, spread=9.0)
+    metrics = _evaluator(train, test, shots=(1, 5), seeds=2, keep=kept.append)(fakes.FACTOR)
+    (rows,) = kept
+    assert set(rows) == {"label", *(f"predicted_{shots}shot_seed{seed}" for shots in (1, 5) for seed in (0, 1))}
+    np.testing.assert_array_equal(rows["label"], test.labels)
+    for shots in (1, 5):
+        each = [(rows[f"predicted_{shots}shot_seed{seed}"] == test.labels).mean() for seed in (0, 1)]
+        assert metrics[f"{shots}shot"] == pytest.approx(np.mean(each), abs=1e-15)
+        assert each == [fewshot.accuracy(train, test, shots=shots, seed=seed)[0] for seed in (0, 1)]
 
 
 def test_every_penalty_is_reported():

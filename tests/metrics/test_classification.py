@@ -43,3 +43,19 @@ def test_counts_leave_out_what_the_mask_drops():
         logits, jnp.array([0, 1, 1, 1]), ks=(1, 2), mask=jnp.array([True, True, True, False])
     )
     assert {name: int(value) for name, value in counts.items()} == {"top1": 2, "top2": 3, "count": 3}
+
+
+def test_the_prediction_is_argmax_unless_a_logit_is_none():
+    logits = jnp.array([[0.0, 2.0, 2.0], [jnp.nan, 1.0, 0.0], [-jnp.inf, 3.0, jnp.inf]])
+    np.testing.assert_array_equal(classification.predicted(logits), [1, -1, 2])
+
+
+def test_a_prediction_is_right_when_it_is_one_of_the_labels():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(300, 6)).astype(np.float32), rng.random((300, 6)) < 0.3
+    found = np.asarray(classification.among(jnp.asarray(logits), jnp.asarray(labels)))
+    np.testing.assert_array_equal(found, [row[column] for row, column in zip(labels, logits.argmax(1), strict=True)])
+    assert not found[~labels.any(axis=1)].any() and 0.1 < found.mean() < 0.5
+    np.testing.assert_array_equal(classification.among(jnp.asarray(logits), jnp.asarray(labels, jnp.float32)), found)
+    nothing = jnp.full((1, 3), jnp.nan)
+    assert not classification.among(nothing, jnp.ones((1, 3), bool)).any()

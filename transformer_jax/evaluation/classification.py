@@ -1,7 +1,6 @@
 """Accuracy and loss over exactly the examples of a split."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from transformer_jax import types
 from transformer_jax.evaluation import outputs
 from transformer_jax.metrics import classification, losses
 
@@ -21,10 +19,14 @@ _LARGEST = 2.0**24  # a loss above it is no number any more: 2**18 of them fit i
 class Predictions(NamedTuple):
     """One row an example, in the order of the split."""
 
-    predicted: Int[np.ndarray, " examples"]
+    index: Int[np.ndarray, " examples"]
+    """Where in the split the example stands: bad images that were skipped have no row."""
     label: Int[np.ndarray, " examples"]
+    predicted: Int[np.ndarray, " examples"]
+    """-1 where a logit is no number, which is never right."""
     probability: Float[np.ndarray, " examples"]
     """Of the predicted class."""
+    loss: Float[np.ndarray, " examples"]
 
 
 class Classification:
@@ -33,6 +35,9 @@ class Classification:
     `predict(params, batch)` is the compiled function to logits, `put` brings a batch of this process onto the devices.
     Sums stay on the devices until the end. They are integers, the loss in fixed point, so the numbers do not depend on
     the batch size or the devices. An empty dictionary when `stop()` became true.
+
+    `columns` are the logits that stand for the classes of the data, where those are some of the model's: the others are
+    left out before anything is computed. `keep` is given the `Predictions`, as a dictionary, of each whole evaluation.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class Classification:
         put: Callable[[Mapping[str, Any]], Any],
         *,
         loss: str = "softmax",
+        columns: Int[np.ndarray, " classes"] | None = None,
+        keep: outputs.Keep | None = None,
     ):
         outputs.require_examples(name, pipeline)
         self.name = name
@@ -50,48 +57,27 @@ class Classification:
         self._predict = predict
         self._put = put
         self._loss = loss
+        self._choose = jax.jit(lambda logits: logits if columns is None else logits[:, columns])
+        self._keep = keep
 
     def __call__(self, params: Any, *, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
-        totals = None
+        totals, rows = None, outputs.Rows()
         for batch, logits in outputs.run(self._predict, params, self.pipeline, self._put, stop=stop):
+            logits = self._choose(logits)
             found = _tally(logits, batch["label"], batch["mask"], loss=self._loss)
             totals = found if totals is None else _merge(totals, found)
+            if self._keep is not None:
+                rows.add(batch, _decide(logits, batch["label"], loss=self._loss))
         if stop() or totals is None:
             return {}
         sums = jax.device_get(totals)
         count = int(sums["count"])
-        self._require(count)
+        outputs.require_all(self.name, self.pipeline, count)
+        if self._keep is not None:
+            index, decided = rows.done()
+            self._keep(Predictions(index, *decided)._asdict())
         hits = {name: int(sums[name]) / count for name in ("top1", "top5") if name in sums}
         return {**hits, "loss": _exact(sums["loss"], int(sums["bad"])) / count, "examples": float(count)}
-
-    def _require(self, count: int) -> None:
-        """Raises unless every example was counted, but for bad images the pipeline was told to skip."""
-        skipped = getattr(self.pipeline, "skipped", 0)
-        examples = self.pipeline.num_examples
-        # What other processes skipped is not known here.
-        if count + skipped > examples or (count + skipped < examples and jax.process_count() == 1):
-            raise RuntimeError(f"{self.name} counted {count} of {examples} examples, {skipped} skipped.")
-        if count == 0:
-            raise types.InputError(f"An evaluator needs examples: all {examples} of {self.name!r} are bad images.")
-
-    def predictions(self, params: Any) -> Predictions:
-        """What is predicted for every example, instead of how often it is right."""
-
-        def decide(params: Any, batch: Any) -> tuple[Array, Array]:
-            return _decide(self._predict(params, batch), loss=self._loss)
-
-        rows = outputs.collect(decide, params, self.pipeline, self._put, "label")
-        assert rows is not None  # nothing stops it
-        (predicted, probability), label = rows
-        return Predictions(predicted, label, probability)
-
-    def save(self, params: Any, path: str | os.PathLike[str]) -> None:
-        """The predictions as a `.csv` file: row, label, predicted class and its probability."""
-        table = self.predictions(params)
-        with open(os.path.expanduser(path), "w") as file:
-            file.write("row,label,predicted,probability\n")
-            for row, (predicted, label, probability) in enumerate(zip(*table, strict=True)):
-                file.write(f"{row},{label},{predicted},{probability:.6g}\n")
 
 
 def _exact(parts: Int[np.ndarray, "4"], bad: int) -> float:
@@ -131,7 +117,10 @@ def _carry(parts: Int[Array, "4"]) -> Int[Array, "4"]:
 
 
 @functools.partial(jax.jit, static_argnames="loss")
-def _decide(logits: Float[Array, "batch classes"], *, loss: str) -> tuple[Int[Array, " batch"], Float[Array, " batch"]]:
+def _decide(
+    logits: Float[Array, "batch classes"], label: Int[Array, " batch"], *, loss: str
+) -> tuple[Int[Array, " batch"], Int[Array, " batch"], Float[Array, " batch"], Float[Array, " batch"]]:
+    """Label, predicted class, its probability and the loss of each example."""
     logits = logits.astype(jnp.float32)
     probability = jax.nn.sigmoid(logits) if loss == "sigmoid" else jax.nn.softmax(logits, axis=-1)
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32), probability.max(axis=-1)
+    return label, classification.predicted(logits), probability.max(axis=-1), losses.LOSSES[loss](logits, label)

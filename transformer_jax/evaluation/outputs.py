@@ -12,6 +12,9 @@ from transformer_jax import types
 
 Predict = Callable[[Any, Any], Any]
 Put = Callable[[Mapping[str, Any]], Any]
+Keep = Callable[[Mapping[str, np.ndarray]], None]
+"""Is given the rows of an evaluation that was completed, by name."""
+POSITION = "_position"
 
 _AHEAD = 2  # batches given to the device before the host waits: enough to hide the host, few enough to fit in memory
 
@@ -29,17 +32,53 @@ class Pipeline(Protocol):
 def run(
     predict: Predict, params: Any, pipeline: Pipeline, put: Put, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[Any, Any]]:
-    """`(batch on the devices, predict(params, batch))` of every batch, until `stop()`."""
+    """`(batch on the devices, predict(params, batch))` of every batch, until `stop()`.
+
+    `POSITION` of a batch is where its examples stand in the split: they are dealt to the processes in turn.
+    """
     waiting: collections.deque[Any] = collections.deque()
-    for local in pipeline:
+    for number, local in enumerate(pipeline):
         if stop():
             return
-        batch = put(local)
+        at = number * len(local["mask"]) + np.arange(len(local["mask"]), dtype=np.int32)
+        batch = put({**local, POSITION: at * jax.process_count() + jax.process_index()})
         result = predict(params, batch)
         waiting.append(result)
         yield batch, result
         if len(waiting) > _AHEAD:
             jax.block_until_ready(waiting.popleft())
+
+
+class Rows:
+    """What a pass computes for each example, gathered on the host: exactly the examples, in the order of the split.
+
+    With several processes every one of them gets the rows of all.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Any] = []
+        self._waiting: tuple[Any, Any] | None = None
+
+    def add(self, batch: Mapping[str, Any], arrays: Any) -> None:
+        """The rows of one batch, a tree of arrays."""
+        self._read()  # one batch late, so that the device already has the next one
+        self._waiting = batch["mask"], (batch[POSITION], arrays)
+
+    def done(self) -> tuple[np.ndarray, Any]:
+        """Where in the split each row stands, and the rows."""
+        self._read()
+        if not self._parts:
+            raise ValueError("Rows are gathered from at least one batch: the pipeline gave none.")
+        position, arrays = jax.tree.map(lambda *rows: np.concatenate(rows), *self._parts)
+        order = np.argsort(position, kind="stable")
+        return position[order], jax.tree.map(lambda rows: rows[order], arrays)
+
+    def _read(self) -> None:
+        if self._waiting is not None:
+            mask, arrays = self._waiting
+            kept = _host(mask).astype(bool)
+            self._parts.append(jax.tree.map(lambda array: _host(array)[kept], arrays))
+            self._waiting = None
 
 
 def collect(
@@ -50,22 +89,11 @@ def collect(
     *names: str,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Any, ...] | None:
-    """The rows of exactly the examples, in order, on the host: `(outputs, batch[name], ...)`. `None` when stopped.
-
-    With several processes every one of them gets the rows of all.
-    """
-    parts: list[Any] = []
-    before = None  # read one batch late, so that the device already has the next one
+    """The `Rows` of `(predict(params, batch), batch[name], ...)`. `None` when stopped."""
+    rows = Rows()
     for batch, result in run(predict, params, pipeline, put, stop=stop):
-        if before is not None:
-            parts.append(_rows(before))
-        before = (batch["mask"], (result, *(batch[name] for name in names)))
-    if stop():
-        return None
-    if before is None:
-        raise ValueError("outputs.collect needs at least one batch: the pipeline gave none.")
-    parts.append(_rows(before))
-    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+        rows.add(batch, (result, *(batch[name] for name in names)))
+    return None if stop() else rows.done()[1]
 
 
 def require_examples(name: str, pipeline: Pipeline) -> None:
@@ -76,10 +104,15 @@ def require_examples(name: str, pipeline: Pipeline) -> None:
         )
 
 
-def _rows(item: tuple[jax.Array, Any]) -> Any:
-    mask, arrays = item
-    kept = _host(mask).astype(bool)
-    return jax.tree.map(lambda array: _host(array)[kept], arrays)
+def require_all(name: str, pipeline: Pipeline, count: int) -> None:
+    """Raises unless every example was counted, but for bad images the pipeline was told to skip."""
+    skipped = getattr(pipeline, "skipped", 0)
+    examples = pipeline.num_examples
+    # What other processes skipped is not known here.
+    if count + skipped > examples or (count + skipped < examples and jax.process_count() == 1):
+        raise RuntimeError(f"{name} counted {count} of {examples} examples, {skipped} skipped.")
+    if count == 0:
+        raise types.InputError(f"An evaluator needs examples: all {examples} of {name!r} are bad images.")
 
 
 def _host(array: jax.Array) -> np.ndarray:

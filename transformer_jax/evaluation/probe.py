@@ -32,14 +32,26 @@ class Probe:
         """Scores, in float64."""
         return self.scaling(features) @ self.kernel + self.bias
 
+    def decide(
+        self, features: Float[np.ndarray, "examples embed"], labels: Int[np.ndarray, " examples"]
+    ) -> dict[str, np.ndarray]:
+        """The `predicted` class of each example, its `probability`, and the `loss`."""
+        logits = self.logits(features)
+        total, rows = scipy.special.logsumexp(logits, axis=1), np.arange(len(labels))
+        predicted = logits.argmax(axis=1)
+        return {
+            "predicted": predicted.astype(np.int32),
+            "probability": np.exp(logits[rows, predicted] - total).astype(np.float32),
+            "loss": (total - logits[rows, labels]).astype(np.float32),
+        }
+
     def measure(
         self, features: Float[np.ndarray, "examples embed"], labels: Int[np.ndarray, " examples"]
     ) -> dict[str, float]:
         """`top1` and mean `loss`."""
-        logits = self.logits(features)
-        rows = np.arange(len(labels))
-        loss = scipy.special.logsumexp(logits, axis=1) - logits[rows, labels]
-        return {"top1": float((logits.argmax(axis=1) == labels).mean()), "loss": float(loss.mean())}
+        found = self.decide(features, labels)
+        top1, loss = (found["predicted"] == labels).mean(), found["loss"].mean(dtype=np.float64)
+        return {"top1": float(top1), "loss": float(loss)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Is the right class among the first k?"""
+"""Is the right class among the first k, and the first class among the right ones?"""
 
 from collections.abc import Sequence
 
@@ -20,6 +20,20 @@ def correct(
     before = (logits > own) | ((logits == own) & (classes[None, :] < labels[:, None]))
     known = right.any(-1) & ~jnp.isnan(logits).any(-1)
     return known & (before.sum(-1) < k)
+
+
+def predicted(logits: Float[Array, "batch classes"]) -> Int[Array, " batch"]:
+    """The class of the highest logit, among equals the lowest; -1 for a row with a NaN, so that it is never right."""
+    logits = logits.astype(jnp.float32)
+    return jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+
+
+def among(
+    logits: Float[Array, "batch classes"], labels: Bool[Array, "batch classes"] | Float[Array, "batch classes"]
+) -> Bool[Array, " batch"]:
+    """Whether the predicted class is one of the example's labels, those with a weight above 0."""
+    own = jnp.take_along_axis(labels, predicted(logits)[:, None], axis=-1)[:, 0]  # of -1: the last one, not counted
+    return (own > 0) & (predicted(logits) >= 0)
 
 
 def counts(
