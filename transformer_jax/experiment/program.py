@@ -13,21 +13,23 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from transformer_jax import paths, types
-from transformer_jax.data import pipeline
+from transformer_jax.data import field_ops, pipeline
+from transformer_jax.experiment import sections
 from transformer_jax.metrics import flops, losses
 from transformer_jax.models import functional
 from transformer_jax.optim import masks, optimizers
 from transformer_jax.parallel import mesh, rules, strategies
 from transformer_jax.training import compilation, mixing, state, step
 
-PixelRange = tuple[float, float]
+PixelRange = field_ops.PixelRange
 
 
 class Program:
     """The compiled functions of an experiment.
 
-    `pixel_range` is where the model wants pixels, such as (-1, 1): they travel as uint8 and are scaled on the device.
-    `None` leaves them as they are. `devices` are those of the mesh, all there are by default.
+    `pixel_range` is where the model wants pixels, such as (-1, 1), or two tuples of one number a channel: they travel
+    as uint8 and are scaled on the device. `None` leaves them as they are. `devices` are those of the mesh, all there
+    are by default.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Program:
         *,
         devices: Sequence[jax.Device] | None = None,
     ):
-        self.settings = settings
+        self.settings = settings = sections.settled(settings)
         self.pixel_range = pixel_range
         self.model = functional.from_family(**settings["model"])
         self.optimizer = optimizers.build(
@@ -100,8 +102,9 @@ class Program:
         """Pixels as float32 in the range the model wants; pixels that are float already are left alone."""
         if self.pixel_range is None or image.dtype != jnp.uint8:
             return image.astype(jnp.float32)
-        low, high = self.pixel_range
-        return image.astype(jnp.float32) * ((high - low) / 255) + low
+        # Computed in float64; (1, ..., channels or 1), since arrays of different ranks do not mix here.
+        low, high = (np.reshape(edge, (1,) * (image.ndim - 1) + (-1,)) for edge in self.pixel_range)
+        return image.astype(jnp.float32) * np.float32((high - low) / 255) + np.float32(low)
 
     def check(self, data: pipeline.Train | pipeline.Evaluate, where: str, *, classes: bool = True) -> None:
         """`InputError` unless these examples are what the model takes: images, range of pixels and, where its head is
@@ -118,7 +121,7 @@ class Program:
         if data.pixel_range != self.pixel_range:
             raise types.InputError(
                 f"Pixels must lie where the model learns them: config.{where}.preprocess ends in {data.pixel_range},"
-                f" config.data.preprocess in {self.pixel_range}. End both in the same value_range."
+                f" config.data.preprocess in {self.pixel_range}. End both in the same value_range or normalize."
             )
 
     def _check_classes(self, data: pipeline.Train | pipeline.Evaluate, where: str) -> None:

@@ -212,7 +212,7 @@ def _check_changes(setup: setups.Setup, say: Callable[[str], None], saved: Mappi
 def _as_now(saved: Mapping[str, Any]) -> Mapping[str, Any]:
     """A saved experiment with the defaults of settings that are newer than it; as it is when it no longer resolves."""
     try:
-        return sections.restore(saved)
+        return sections.settled(sections.restore(saved))
     except types.InputError:
         return saved
 

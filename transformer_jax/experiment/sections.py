@@ -136,6 +136,8 @@ class FewShot:
 EVALS = {"classification": Classification, "fewshot": FewShot}
 SECTIONS = {"data": Data, "train": Train, "parallel": Parallel, "checkpoint": Checkpoint, "init_from": InitFrom}
 Fields = dict[str, config.Field]
+CONVENTIONS = ("activation", "norm_epsilon", "stem_epsilon", "pool_norm")
+"""Settings of a model that come with its weights, like the classes with the data: `None` until `settled`."""
 
 
 def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -167,6 +169,16 @@ def restore(saved: Mapping[str, Any]) -> dict[str, Any]:
     return resolve(ml_collections.ConfigDict(tupled(saved)))
 
 
+def settled(settings: Mapping[str, Any], found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The experiment with every convention of its model: its own, else the one `found` with weights, else the default
+    of the constructor."""
+    model = dict(settings["model"])
+    for key, field in config.fields(models.MODELS[model["name"]].config).items():
+        if key in CONVENTIONS and model.get(key) is None:
+            model[key] = (found or {}).get(key, field.default)
+    return dict(settings, model=model)
+
+
 def schema(settings: Mapping[str, Any]) -> Fields:
     """`{"optim.clip_norm": Field}` for every setting this experiment could have."""
     dotted = dict(config.fields(Experiment))
@@ -186,8 +198,9 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Fields]:
     for where, (table, constructor, skip) in named.items():
         choice = _choose(settings.get(where), "name", table, where)
         known[where] = {"name": config.Field(str, config.MISSING), **config.fields(constructor(choice), skip=skip)}
-    if "num_classes" in known["model"]:  # None: taken from the data
-        known["model"]["num_classes"] = config.Field(int | None, None)
+    for key in ("num_classes", *CONVENTIONS):  # None: taken from the data, from the weights
+        if key in known["model"]:
+            known["model"][key] = config.Field(known["model"][key].annotation | None, None)
     for name, section in (settings.get("evals") or {}).items():
         where = f"evals.{name}"
         kinds = config.Field(str, "classification")  # one of EVALS, which `_choose` has checked

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -13,12 +14,15 @@ import numpy as np
 from transformer_jax import types
 from transformer_jax.data import loading, ops, pipeline
 from transformer_jax.evaluation import classification, fewshot
-from transformer_jax.experiment import checks
+from transformer_jax.experiment import checks, sections, weights
 from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.optim import optimizers, schedules
 from transformer_jax.parallel import devices
 from transformer_jax.training import evaluator, state
+from transformer_jax.transfer import convert
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,8 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     checks.ranges(settings)
     data = shared.train_pipeline(settings)
     settings = _with_classes(settings, data.num_classes)
+    section = settings["init_from"]
+    settings = _with_conventions(settings, None if section is None else shared.weights(section["path"]))
     checks.best(settings["checkpoint"]["keep_best"], settings["evals"], data.num_classes)
     program = shared.program(settings, data.pixel_range)
     program.check(data, "data")
@@ -89,7 +95,7 @@ def without_data(settings: Mapping[str, Any], shared: sharing.Shared) -> program
     devices.check_backend()
     model = dict(settings["model"], num_classes=settings["model"]["num_classes"] or 1000)
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
-    program = shared.program(dict(settings, model=model), plan.pixel_range)
+    program = shared.program(sections.settled(dict(settings, model=model)), plan.pixel_range)
     program.jit.check_batch(settings["data"]["batch_size"] // settings["train"]["accumulate"])
     return program
 
@@ -105,6 +111,27 @@ def _with_classes(settings: Mapping[str, Any], found: int) -> Mapping[str, Any]:
     return dict(settings, model=dict(settings["model"], num_classes=found))
 
 
+def _with_conventions(settings: Mapping[str, Any], source: convert.Source | None) -> Mapping[str, Any]:
+    """The settings with the conventions of the weights, such as the kind of GELU, where the model names none."""
+    if source is None:
+        return sections.settled(settings)
+    known = weights.conventions(source)
+    for key in sections.CONVENTIONS:
+        ours, theirs = settings["model"].get(key), known.get(key)
+        if ours is not None and theirs is not None and ours != theirs:
+            _warn(
+                f"config.model.{key}={ours!r} is kept, though the weights of {source.name} were trained with"
+                f" {theirs!r}. Leave it out to follow them."
+            )
+    return sections.settled(settings, known)
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Once a process: a protocol prepares the same experiment many times."""
+    _log.warning(message)
+
+
 def summary(setup: Setup) -> str:
     """Parameters by treatment, and the size of the run."""
     program, count = setup.program, sum(np.prod(p.shape) for p in jax.tree.leaves(setup.program.model.abstract))
@@ -118,8 +145,11 @@ def summary(setup: Setup) -> str:
     )
 
 
-def judged(settings: Mapping[str, Any], shared: sharing.Shared) -> tuple[programs.Program, tuple[str, ...] | None]:
-    """The program of an experiment that is only evaluated, so that its training data need not be at hand.
+def judged(
+    settings: Mapping[str, Any], path: str, shared: sharing.Shared
+) -> tuple[programs.Program, tuple[str, ...] | None]:
+    """The program of an experiment that is only evaluated, so that its training data need not be at hand. Conventions
+    of the model that it leaves out are those of the weights at `path`.
 
     Its classes, whose names come too, are those that a classification evaluator reads. Without one the head is not
     looked at, and there are no names.
@@ -128,7 +158,8 @@ def judged(settings: Mapping[str, Any], shared: sharing.Shared) -> tuple[program
     if not settings["evals"]:
         raise types.InputError("There must be something to evaluate: config.evals is empty. Name an evaluator.")
     checks.evals(settings["evals"])
-    sharing.preflight(sharing.missing(settings, train=False))
+    sharing.preflight(sharing.missing(settings, train=False) + weights.missing(path, "--checkpoint"))
+    settings = _with_conventions(settings, shared.weights(path))
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
     sections = [section for section in settings["evals"].values() if section["kind"] == "classification"]
     if not sections:

@@ -20,7 +20,7 @@ def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared |
     """Every evaluator of the experiment over the weights at `path`, as `{"val/top1": 0.97}`."""
     shared = shared or sharing.Shared()
     with preemption.listen() as stop:
-        program, ours = setups.judged(settings, shared)
+        program, ours = setups.judged(settings, path, shared)
         made = setups.evaluators(settings["evals"], program, shared)
         source = shared.weights(path)
         theirs = source.meta.get("class_names")

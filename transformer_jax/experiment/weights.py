@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax import types
-from transformer_jax.experiment import program
+from transformer_jax.experiment import program, sections
 from transformer_jax.training import checkpoint
 from transformer_jax.transfer import convert, sniffing
 
 
-def missing(path: str) -> list[str]:
-    """What stands against reading weights there, for a preflight; empty when nothing does."""
+def missing(path: str, setting: str = "config.init_from.path") -> list[str]:
+    """What stands against reading weights there, for a preflight; empty when nothing does. Names of the hub are
+    resolved, so that nothing is fetched later."""
     try:
         sniffing.local(path)
     except types.InputError as error:
-        return [f"config.init_from.path: {error}"]
+        return [f"{setting}: {error}"]
     return []
 
 
@@ -32,6 +33,17 @@ def load(path: str | os.PathLike[str]) -> convert.Source:
     root = "average/" if any(name.startswith("average/") for name in leaves) else "params/"
     params = {name.removeprefix(root): leaf for name, leaf in leaves.items() if name.startswith(root)}
     return convert.Source(params, meta, name=f"{here}, step {meta['step']}", format="orbax")
+
+
+def conventions(source: convert.Source) -> dict[str, Any]:
+    """What the weights imply of their model beyond shapes, under names of its config: the experiment saved beside them
+    knows it, else their layout."""
+    saved = (source.meta.get("config") or {}).get("model") or {}
+    told: Mapping[str, Any] = getattr(source, "conventions", {})
+    return {
+        **told,
+        **{key: saved[key] for key in sections.CONVENTIONS if saved.get(key) is not None},
+    }
 
 
 def fit(
