@@ -27,12 +27,15 @@ CONTRACT = {
     "jitter": ("jitter(0.4, 0.4)", "decode | ", (10, 12, 3)),
     "cutout": ("cutout(4)", "decode | ", (10, 12, 3)),
     "value_range": ("value_range(0, 1)", "decode | ", (10, 12, 3)),
+    "normalize": ("normalize((0.5,), (0.25,))", "decode | ", (10, 12, 3)),
     "onehot": ("onehot(5)", "decode | ", (10, 12, 3)),
+    "multihot": ("multihot(5)", "decode | ", (10, 12, 3)),
     "keep": ("keep('image', 'label')", "decode | ", (10, 12, 3)),
     "drop": ("drop('id')", "decode | ", (10, 12, 3)),
     "copy": ("copy('label', 'again')", "decode | ", (10, 12, 3)),
 }
 RANDOM = {"random_crop", "inception_crop", "flip_lr", "shift", "random_affine", "jitter", "cutout"}
+SCALED = {"value_range", "normalize"}
 every_op = pytest.mark.parametrize("name", ops.OPS)
 
 
@@ -57,7 +60,7 @@ def test_an_op_runs_bare_and_leaves_its_input_alone(name):
     before = {key: np.copy(value) for key, value in example.items()}
     out = _op(name)(example, order.generator(0, 0, 0))
     assert out["image"].shape == CONTRACT[name][2]
-    assert out["image"].dtype == (np.float32 if name == "value_range" else np.uint8)
+    assert out["image"].dtype == (np.float32 if name in SCALED else np.uint8)
     assert example.keys() == before.keys() and all(np.array_equal(example[key], before[key]) for key in before)
 
 
@@ -90,7 +93,7 @@ def test_an_op_runs_inside_a_pipeline(name, in_memory):
     source.images = np.stack([fakes.picture(10, 12, 3, seed=i) for i in range(6)])
     source.in_memory = in_memory
     text, before, shape = CONTRACT[name]
-    train = pipeline.Train(source, before + text + " | resize(5)" * (name != "value_range"), batch_size=4, seed=0)
+    train = pipeline.Train(source, before + text + " | resize(5)" * (name not in SCALED), batch_size=4, seed=0)
     stream = train.batches(0)
     image = next(stream)["image"]
     stream.close()
@@ -112,7 +115,7 @@ def test_a_wrong_keyword_shows_the_signature(name):
 
 @every_op
 def test_a_wrong_type_shows_the_signature(name):
-    arguments = {"flip_lr": "key=[]", "copy": "'a', []"}.get(name, "[]")
+    arguments = {"flip_lr": "key=[]", "copy": "'a', []", "normalize": "[], (1.0,)"}.get(name, "[]")
     with pytest.raises(types.InputError, match=rf"must be .*, not .*Signature: {name}\("):
         ops.parse(f"{name}({arguments})")
 

@@ -28,13 +28,13 @@ class Plan:
     fixed: list[operation.Op]
     """Before the first random number."""
     drawn: list[operation.Op]
-    pixel_range: tuple[float, float] | None
-    """The value range of the pixels, left for the device to apply."""
+    pixel_range: field_ops.PixelRange | None
+    """What the levels 0 and 255 become, each one number or one a channel: left for the device to apply."""
 
 
 def plan(ops: Sequence[operation.Op]) -> Plan:
     """Decode and crop fused, a last value range hoisted, the ops without random numbers apart."""
-    ops, pixel_range = _hoist(_fuse(list(ops)))
+    ops, pixel_range = _hoist(_labels_first(_fuse(list(ops))))
     first = next((i for i, op in enumerate(ops) if op.random), len(ops))
     return Plan(ops[:first], ops[first:], pixel_range)
 
@@ -48,12 +48,23 @@ def _fuse(ops: list[operation.Op]) -> list[operation.Op]:
     return ops
 
 
-def _hoist(ops: list[operation.Op]) -> tuple[list[operation.Op], tuple[float, float] | None]:
+def _labels_first(ops: list[operation.Op]) -> list[operation.Op]:
+    """Sets of labels made rows before the ops on the image, which never see them: rows can be kept, sets cannot."""
+    done: list[operation.Op] = []
+    for op in ops:
+        at = len(done)
+        while isinstance(op, field_ops.MultiHot) and at and isinstance(done[at - 1], operation.ImageOp):
+            at -= 1
+        done.insert(at, op)
+    return done
+
+
+def _hoist(ops: list[operation.Op]) -> tuple[list[operation.Op], field_ops.PixelRange | None]:
     on_image = [i for i, op in enumerate(ops) if getattr(op, "key", None) == "image" or isinstance(op, field_ops.Copy)]
     last = ops[on_image[-1]] if on_image else None
-    if not isinstance(last, field_ops.ValueRange):
+    if not isinstance(last, field_ops.ValueRange | field_ops.Normalize):
         return ops, None
-    return [op for op in ops if op is not last], (float(last.low), float(last.high))
+    return [op for op in ops if op is not last], last.pixel_range
 
 
 class Loader:
@@ -67,7 +78,9 @@ class Loader:
         self.ids = ids
         self._cache: Cache | None = None
         self._named: set[int] = set()  # bad images a warning has been given for
-        self._cacheable = source.in_memory
+        self._multilabel = views.multilabel(source)
+        whole = not self._multilabel or all(isinstance(op, operation.ImageOp) for op in todo.drawn)
+        self._cacheable = source.in_memory and whole  # sets of labels are of any size: no array holds them
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": None}
@@ -119,7 +132,7 @@ class Loader:
             identity = raw.get("id")
             for op in (*self.plan.fixed, *self.plan.drawn):
                 raw = op(raw, rng)
-            return {**_numbers(raw), ID: str(identity)}
+            return {**self._numbers(raw), ID: str(identity)}
 
         return self._good(index, run)
 
@@ -127,7 +140,16 @@ class Loader:
         (rng,) = order.generators(self.seed, [(0, 0)])
         for op in self.plan.fixed:
             raw = op(raw, rng)
-        return _numbers(raw)
+        return self._numbers(raw)
+
+    def _numbers(self, example: dict[str, Any]) -> dict[str, Any]:
+        label = np.asarray(example.get("label", 0))
+        if self._multilabel and label.ndim and (label.ndim > 1 or np.issubdtype(label.dtype, np.integer)):
+            raise types.InputError(
+                f"The labels of a batch are numbers or rows of one length. Those of {self.source.name!r} are sets of"
+                f" classes: add multihot({self.source.num_classes}) to the preprocessing."
+            )
+        return _numbers(example)
 
     def _good(self, index: int, run: Any, given: dict[str, Any] | None = None) -> tuple[dict[str, Any], int]:
         """(`run` of the example, 0), or of the next good one with the number of bad ones on the way."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.data import loading, operation, ops, order, sources, spawning
+from transformer_jax.data import field_ops, loading, operation, ops, order, sources, spawning
 
 _CHUNK = 16
 """At most so many examples of a source on disk are one thread's errand."""
@@ -66,11 +66,13 @@ class _Pipeline:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(height, width, channels) of every image."""
-        return self._first["image"].shape[1:]
+        shape = self._first["image"].shape[1:]
+        field_ops.require_channels(self.pixel_range, shape[-1])
+        return shape
 
     @property
     def label_shape(self) -> tuple[int, ...]:
-        """() for integer labels, (classes,) for rows of `onehot`."""
+        """() for integer labels, (classes,) for rows of `onehot` and `multihot`."""
         return self._first["label"].shape[1:]
 
     @functools.cached_property

@@ -24,7 +24,7 @@ def contact_sheet(
     count: int = 64,
     seed: int = 0,
 ) -> None:
-    """Writes a PNG of the first `count` examples of the shuffled order, each above its class name.
+    """Writes a PNG of the first `count` examples of the shuffled order, each above its class names.
 
     They are the examples, and the crops and flips, that training with this seed meets first.
     """
@@ -36,18 +36,24 @@ def contact_sheet(
     for epoch, index in order.Order(len(source), seed=seed)(positions):
         rng = order.generator(seed, epoch, index)
         example: dict[str, Any] = dict(source[index])
-        label, name = int(example["label"]), example.get("id", "")
+        text, name = caption(source, example["label"]), example.get("id", "")
         try:
             for step in steps:
                 example = step(example, rng)
         except decoding.BadImage as error:
             raise types.InputError(f"Bad image, example {index}, {name}: {error}. Mend or remove it.") from error
         tiles.append(_pixels(example, preprocess))
-        captions.append(source.class_names[label])
+        captions.append(text)
     try:
         _sheet(tiles, captions).save(path, "PNG")
     except OSError as error:
         raise types.InputError(f"A contact sheet is written to a file: {os.fspath(path)}: {error.strerror}.") from error
+
+
+def caption(source: sources.Source, label: Any) -> str:
+    """The name of the class, or of every class of a set."""
+    names = [source.class_names[number] for number in np.atleast_1d(label).tolist()]
+    return " ".join(names) or "(no label)"
 
 
 def _pixels(example: dict[str, Any], preprocess: Any) -> UInt8[np.ndarray, "height width 3"]:
