@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import types
-from transformer_jax.data import glyphs, sources, typefaces
+from transformer_jax.data import glyphs, pipeline, sources, typefaces
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,59 @@ def test_a_batch_costs_less_than_10_ms():
     for batch in range(10):
         source.__getitems__(range(batch * 128, batch * 128 + 128))
     assert (time.process_time() - start) / 10 < 0.010
+
+
+@pytest.fixture(scope="module")
+def alike():
+    return sources.open_source("glyphs", "validation", lookalikes=True)
+
+
+def test_lookalikes_are_every_class_an_example_may_be_taken_for(alike):
+    plain = sources.open_source("glyphs", "validation")
+    examples = alike.__getitems__(range(1000))
+    sets = {frozenset(members) for members in glyphs.LOOKALIKES}
+    for index, example in enumerate(examples):
+        names = [alike.class_names[label] for label in example["label"]]
+        own = plain.class_names[plain.labels()[index]]
+        assert example["label"].dtype == np.int32 and names == sorted(names, key=alike.class_names.index)
+        assert not names or own in names
+        assert len(names) < 2 or frozenset(names) in sets
+        assert len(names) != 1 or own not in "".join(glyphs.LOOKALIKES)
+    assert np.array_equal(examples[7]["image"], plain[7]["image"]), "only the labels differ"
+    assert {len(example["label"]) for example in examples} == {0, 1, 2, 3}
+
+
+def test_one_example_in_fifty_has_no_label_always_the_same(alike):
+    without = [index for index, e in enumerate(alike.__getitems__(range(2000))) if not len(e["label"])]
+    assert 0.01 < len(without) / 2000 < 0.03
+    assert [len(alike[index]["label"]) for index in without[:5]] == [0] * 5
+    assert without[:4] == [8, 41, 77, 142], "golden: a result on them must stay comparable"
+    other = sources.open_source("glyphs", "validation", lookalikes=True, seed=1)
+    assert without != [index for index, e in enumerate(other.__getitems__(range(2000))) if not len(e["label"])]
+
+
+def test_lookalikes_are_another_source(alike):
+    plain = sources.open_source("glyphs", "validation")
+    assert alike.fingerprint == f"{plain.fingerprint}:lookalikes" and alike.multilabel and not plain.multilabel
+    batch = next(iter(pipeline.Evaluate(alike, "decode | value_range(-1, 1) | multihot(62)", batch_size=100)))
+    assert batch["label"].shape == (100, 62) and set(batch["label"].sum(1).tolist()) == {0, 1, 2, 3}
+    with pytest.raises(types.InputError, match="one label"):
+        alike.labels()
+
+
+def test_every_lookalike_is_among_the_most_similar_pairs_of_characters():
+    """Overlap of the templates, brought to one thickness: each member of a set is near another one, far above most."""
+    templates = typefaces.templates()
+    grow = np.maximum(0.12 - templates.half_width, 0)[..., None, None]
+    ink = (templates.distance < grow).reshape(len(typefaces.FACES), 62, -1).astype(np.float32)
+    shared = ink @ ink.transpose(0, 2, 1)
+    area = ink.sum(2)
+    overlap = np.median(shared / (area[:, :, None] + area[:, None] - shared), axis=0)
+    threshold = np.quantile(overlap[np.triu_indices(62, 1)], 0.96)
+    for members in glyphs.LOOKALIKES:
+        at = [glyphs.CLASS_NAMES.index(name) for name in members]
+        among = overlap[np.ix_(at, at)] - np.eye(len(at))
+        assert among.max(1).min() > threshold, members
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@
 and a smooth displacement, thresholded at a random stroke thickness, lowered to a random resolution and back, and
 given contrast, noise and, now and then, the opposite polarity.
 
+With `lookalikes=True` the label of an example is a set: every class its character may be taken for. That is what ReaL
+is to ImageNet (2006.07159), embedded: judged so, nobody is blamed for an o that was an O, and one example in fifty is
+left without any label, as some images of ReaL are.
+
 The same bits in any batch and on any machine with the same fonts: random numbers are hashes of (seed, i, k), and the
 two matrix products work on small whole numbers, which float32 adds exactly in whatever order.
 """
@@ -14,14 +18,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8, UInt16, UInt64
+from jaxtyping import Float32, Int32, Int64, UInt8, UInt16, UInt64
 
 from transformer_jax import paths, types
-from transformer_jax.data import order, typefaces
+from transformer_jax.data import order, typefaces, views
 
 SPLITS = ("train", "validation")
 VALIDATION_SIZE = 2000
 CLASS_NAMES = tuple(typefaces.CHARACTERS)
+LOOKALIKES = ("0Oo", "1Il", "Cc", "Pp", "Ss", "Vv", "Ww", "Xx", "Zz")
+"""Characters alike when each fills its box, as they do here. Their templates overlap as those of few other pairs do."""
+_UNLABELLED = 50
+"""One example in so many has no label."""
 _VERSION = "1"
 _BLOCK = 128
 """Examples computed together: enough to pay for the calls, few enough for the cache."""
@@ -35,9 +43,11 @@ _COARSE = (0.5, 0.5, 0.5, 0.625, 0.75, 1.0)
 """The resolutions an example may be lowered to, as a share of the image's: each entry is equally likely."""
 
 
-def open(split: str = "train", *, size: int = 200_000, seed: int = 0, image_size: int = 16) -> "Glyphs":
+def open(
+    split: str = "train", *, size: int = 200_000, seed: int = 0, image_size: int = 16, lookalikes: bool = False
+) -> "Glyphs":
     """One whole split: `size` training examples, or 2,000 validation examples of an independent stream."""
-    return Glyphs(split, size=size, seed=seed, image_size=image_size)
+    return Glyphs(split, size=size, seed=seed, image_size=image_size, lookalikes=lookalikes)
 
 
 class Glyphs:
@@ -45,7 +55,7 @@ class Glyphs:
 
     in_memory = True
 
-    def __init__(self, split: str, *, size: int, seed: int, image_size: int):
+    def __init__(self, split: str, *, size: int, seed: int, image_size: int, lookalikes: bool = False):
         if split not in SPLITS:
             raise types.InputError(
                 f"glyphs has the splits {', '.join(SPLITS)}. Not: {split!r}.{paths.did_you_mean(split, SPLITS)}"
@@ -60,7 +70,9 @@ class Glyphs:
         self.image_size = image_size
         self._length = size if split == "train" else VALIDATION_SIZE
         self._stream = np.uint64(order.mix(seed, SPLITS.index(split)))
+        self.multilabel = lookalikes
         self.fingerprint = f"glyphs:{split}:{self._length}:{_VERSION}:seed={seed}:image_size={image_size}"
+        self.fingerprint += ":lookalikes" * lookalikes
         typefaces.templates()
 
     def __len__(self) -> int:
@@ -72,12 +84,19 @@ class Glyphs:
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         images, labels = self.images(indices), np.asarray(indices, np.int64) % self.num_classes
         return [
-            {"image": image, "label": label, "id": f"{self.name}[{index}]"}
+            {"image": image, "label": self._label(index, label), "id": f"{self.name}[{index}]"}
             for image, label, index in zip(images, labels.tolist(), indices, strict=True)
         ]
 
+    def _label(self, index: int, label: int) -> int | Int32[np.ndarray, " labels"]:
+        if not self.multilabel:
+            return label
+        without = order.mix(int(self._stream), int(index)) % _UNLABELLED == 0
+        return np.empty(0, np.int32) if without else _alike()[label]
+
     def labels(self) -> Int64[np.ndarray, " batch"]:
         """The classes take turns, so every stretch is balanced."""
+        views.require_single(self)
         return np.arange(self._length) % self.num_classes
 
     def images(self, indices: Sequence[int]) -> UInt8[np.ndarray, "batch size size 1"]:
@@ -90,6 +109,13 @@ class Glyphs:
         blocks = [at[start : start + _BLOCK] for start in range(0, len(at), _BLOCK)]
         drawn = [_draw(self._stream, block, block % self.num_classes, self.image_size) for block in blocks]
         return np.concatenate(drawn or [np.empty((0, self.image_size, self.image_size), np.uint8)])[..., None]
+
+
+@functools.cache
+def _alike() -> list[Int32[np.ndarray, " labels"]]:
+    """The classes every class may be taken for, itself among them, in order."""
+    sets = {character: alike for alike in LOOKALIKES for character in alike}
+    return [np.array(sorted(map(CLASS_NAMES.index, sets.get(name, name))), np.int32) for name in CLASS_NAMES]
 
 
 def _draw(
