@@ -3,21 +3,26 @@
 import importlib.util
 import io
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from transformer_jax import types
-from transformer_jax.data import decoding, image_ops, order
+from transformer_jax.data import decoding, image_ops, order, resampling
 
 from . import fakes
 
-FAST = pytest.param(
-    "simplejpeg",
-    marks=pytest.mark.skipif(importlib.util.find_spec("simplejpeg") is None, reason="simplejpeg is not installed"),
-)
-BOTH = pytest.mark.parametrize("decoder", ["pillow", FAST])
+
+def _installed(decoder, module):
+    missing = importlib.util.find_spec(module) is None
+    return pytest.param(decoder, marks=pytest.mark.skipif(missing, reason=f"{module} is not installed"))
+
+
+FAST = [_installed("simplejpeg", "simplejpeg"), _installed("opencv", "cv2")]
+EVERY = pytest.mark.parametrize("decoder", ["pillow", *FAST])
+FASTER = pytest.mark.parametrize("decoder", FAST)
 
 
 def _photos():
@@ -44,30 +49,66 @@ JPEGS = _jpegs()
 GREY = fakes.encoded(fakes.picture(channels=1))
 
 
-@FAST.marks[0]
+def test_every_decoder_is_under_contract():
+    assert {"auto", "pillow", *(parameter.values[0] for parameter in FAST)} == set(decoding.DECODERS)
+
+
+@FASTER
 @pytest.mark.parametrize("name", JPEGS)
-def test_the_faster_decoder_gives_the_same_pixels(name):
+def test_a_faster_decoder_gives_the_same_pixels(name, decoder):
     for reduce in (1, 2, 4, 8):
-        one, two = (decoding.decode(JPEGS[name], reduce=reduce, decoder=d) for d in ("pillow", "simplejpeg"))
-        assert np.array_equal(one, two)
+        one, two = (decoding.decode(JPEGS[name], reduce=reduce, decoder=d) for d in ("pillow", decoder))
+        assert np.array_equal(one, two) and two.flags.c_contiguous
 
 
-@FAST.marks[0]
-@pytest.mark.parametrize("channels", [1, 3])
+@FASTER
+def test_a_faster_decoder_is_the_one_that_decodes(monkeypatch, decoder):
+    monkeypatch.setattr(decoding, "_decode_pillow", None)
+    for data, channels in ((JPEGS["china"], 3), (JPEGS["progressive"], 3), (GREY, 1)):
+        for reduce in (1, 2, 4, 8):
+            assert decoding.decode(data, channels=channels, reduce=reduce, decoder=decoder).size
+
+
+@FASTER
+@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("data", [GREY, JPEGS["progressive"]], ids=["grey", "colour"])
-def test_the_decoders_agree_on_grey_and_colour(data, channels):
-    one, two = (decoding.decode(data, channels=channels, decoder=d) for d in ("pillow", "simplejpeg"))
+@pytest.mark.parametrize("reduce", [1, 4])
+def test_the_decoders_agree_on_grey_and_colour(data, channels, reduce, decoder):
+    one, two = (decoding.decode(data, channels=channels, reduce=reduce, decoder=d) for d in ("pillow", decoder))
     assert one.shape[-1] == channels and np.array_equal(one, two)
 
 
-@BOTH
+@FASTER
+@pytest.mark.parametrize("damage", ["cut short", "zeros inside"])
+def test_a_damaged_file_that_ends_well_gives_the_same_pixels(damage, decoder):
+    data = JPEGS["china"]
+    bad = data[:5000] + b"\xff\xd9" if damage == "cut short" else data[:60_000] + bytes(3000) + data[63_000:]
+    assert np.array_equal(*(decoding.decode(bad, decoder=d) for d in ("pillow", decoder)))
+
+
+@FASTER
+def test_what_the_faster_decoder_refuses_is_pillows(decoder):
+    tables = JPEGS["china"].index(b"\xff\xdb")
+    bad = JPEGS["china"][:tables] + JPEGS["china"][tables + 69 * 2 :]  # without its quantisation tables
+    with pytest.raises(decoding.BadImage, match="Error"):
+        decoding.decode(bad, decoder=decoder)
+
+
+@FAST[1].marks[0]
+@pytest.mark.parametrize("name", ["china", "64x48 subsampling 2", "restarts"])
+def test_cut_rows_leave_opencv_nothing_to_complain_of(name, capfd):
+    decoding.decode(JPEGS[name], rows=2, decoder="opencv")
+    assert capfd.readouterr() == ("", "")
+
+
+@EVERY
 @pytest.mark.parametrize("name", JPEGS)
 def test_pixels_are_those_of_pillow(name, decoder):
     with Image.open(io.BytesIO(JPEGS[name])) as image:
         assert np.array_equal(decoding.decode(JPEGS[name], decoder=decoder), np.asarray(image))
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("name", JPEGS)
 def test_the_rows_kept_are_those_of_the_full_decode(name, decoder):
     full = decoding.decode(JPEGS[name], decoder=decoder)
@@ -81,7 +122,7 @@ def test_cutting_rows_decodes_less_where_it_can():
     assert len(decoding.decode(JPEGS["progressive"], rows=5)) == 37
 
 
-@BOTH
+@EVERY
 def test_a_reduced_image_is_the_mean_of_the_full_one(decoder):
     full = decoding.decode(JPEGS["china"], decoder=decoder)
     for factor in (2, 4, 8):
@@ -104,7 +145,7 @@ def _oriented(tag, kind="JPEG", byteorder="big"):
     return buffer.getvalue()
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("tag", range(1, 9))
 @pytest.mark.parametrize("byteorder", ["big", "little"])
 def test_photos_are_turned_upright(tag, byteorder, decoder):
@@ -147,7 +188,7 @@ OTHERS = {
 }
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_format_has_three_channels(name, decoder):
     data, expected = OTHERS[name]
@@ -155,7 +196,7 @@ def test_every_format_has_three_channels(name, decoder):
     assert decoding.size(data) == (12, 20)
 
 
-@BOTH
+@EVERY
 def test_palettes_and_cmyk_are_converted(decoder):
     smooth = fakes.picture(32, 32)
     palette = Image.fromarray(smooth).quantize(64)
@@ -171,7 +212,7 @@ def test_alpha_is_kept_when_asked_for():
     assert decoding.decode(OTHERS["PNG"][0], channels=4)[0, 0, 3] == 255
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize(
     "damaged",
     [
@@ -191,7 +232,7 @@ def test_damage_is_noticed(damaged, decoder):
             decoding.decode(damaged, decoder=decoder, **options)
 
 
-@BOTH
+@EVERY
 def test_a_few_bytes_after_the_end_are_harmless(decoder):
     data = JPEGS["china"] + b"\0" * 50
     assert np.array_equal(decoding.decode(data, decoder=decoder), decoding.decode(JPEGS["china"]))
@@ -204,7 +245,7 @@ def test_the_reduction_leaves_at_least_the_size_wanted():
     assert decoding.reduction((4000, 4000), (224, 224)) == 8
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("name", ["china", "progressive", "RGB inside"])
 def test_decode_and_crop_together_give_the_pixels_of_one_after_the_other(name, decoder):
     decode, crop = image_ops.Decode(decoder=decoder), image_ops.InceptionCrop((300, 300) if name == "china" else 30)
@@ -217,7 +258,7 @@ def test_decode_and_crop_together_give_the_pixels_of_one_after_the_other(name, d
         assert rngs[0].random() == rngs[1].random()
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("data", [JPEGS["china"], _oriented(6), OTHERS["PNG"][0]], ids=["photo", "turned", "PNG"])
 def test_a_crop_of_a_reduced_image_shows_the_same_place(data, decoder):
     decode, crop = image_ops.Decode(decoder=decoder), image_ops.InceptionCrop(6, 40, 100)
@@ -231,12 +272,28 @@ def test_a_crop_of_a_reduced_image_shows_the_same_place(data, decoder):
         assert np.abs(together.astype(int) - means).mean() < 40
 
 
-def test_a_decoder_that_is_not_installed_is_an_error_with_the_remedy(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "simplejpeg", None)
-    decoding._simplejpeg.cache_clear()
-    try:
-        with pytest.raises(types.InputError, match=r"transformer-jax\[images\]"):
-            decoding.decode(JPEGS["china"], decoder="simplejpeg")
-        assert decoding.decode(JPEGS["china"]).shape == (427, 640, 3)
-    finally:
-        decoding._simplejpeg.cache_clear()
+@pytest.fixture
+def fresh():
+    """Installed packages are looked for anew, before and after."""
+    for found in (decoding._simplejpeg, resampling.opencv):
+        found.cache_clear()
+    yield
+    for found in (decoding._simplejpeg, resampling.opencv):
+        found.cache_clear()
+
+
+@pytest.mark.parametrize(("decoder", "module"), [("simplejpeg", "simplejpeg"), ("opencv", "cv2")])
+def test_a_decoder_that_is_not_installed_is_an_error_with_the_remedy(monkeypatch, fresh, decoder, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(types.InputError, match=rf"decoder=\"{decoder}\"\) needs.*transformer-jax\[images\]"):
+        decoding.decode(JPEGS["china"], decoder=decoder)
+    assert decoding.decode(JPEGS["china"]).shape == (427, 640, 3)
+
+
+def test_auto_is_the_first_that_is_installed(monkeypatch, fresh):
+    for module, following in (("simplejpeg", "_decode_opencv"), ("cv2", None)):
+        monkeypatch.setitem(sys.modules, module, None)
+        for found in (decoding._simplejpeg, resampling.opencv):
+            found.cache_clear()
+        assert decoding._fast("auto") is (getattr(decoding, following) if following else None)
+    assert decoding.decode(JPEGS["china"]).shape == (427, 640, 3)

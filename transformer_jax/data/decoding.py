@@ -1,26 +1,29 @@
-"""Encoded images to pixels. Pillow is the reference; simplejpeg (`[images]` extra) gives the same pixels sooner.
+"""Encoded images to pixels. Pillow is the reference; simplejpeg and OpenCV (`[images]` extra) give the same, sooner.
 
 Every file ends upright (EXIF orientation) as uint8[height, width, channels] with the channels asked for: alpha is
-dropped, palettes are looked up, CMYK is converted, 16-bit grey is scaled to 8. Two savings exist, the same for both
-decoders: `rows` stops after the rows a crop needs (the pixels kept are those of the full decode), and `reduce`
-decodes at 1/2, 1/4 or 1/8 of the size inside the JPEG transform (each pixel is about the mean of those it replaces).
+dropped, palettes are looked up, CMYK is converted, 16-bit grey is scaled to 8. Two savings exist: `rows` stops after
+the rows a crop needs (the pixels kept are those of the full decode; OpenCV reads them all), and `reduce` decodes at
+1/2, 1/4 or 1/8 of the size inside the JPEG transform (each pixel is about the mean of those it replaces).
 """
 
 import functools
 import io
 import types as python_types
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from transformer_jax import types
+from transformer_jax.data import resampling
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Pixels = UInt8[np.ndarray, "_height _width _channels"]
-DECODERS = ("auto", "pillow", "simplejpeg")
+DECODERS = ("auto", "simplejpeg", "opencv", "pillow")
+"""`auto` is the first of the others that is installed."""
 REDUCTIONS = (8, 4, 2)
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = (0xC0, 0xC1)
@@ -50,17 +53,17 @@ def decode(
 ) -> Pixels:
     """The pixels of an encoded image, or `BadImage`. `reduce` and `rows` apply where `header` knows the file."""
     known = header(data)
-    if known is not None:
-        reduce = reduce if min(known.height, known.width) >= reduce else 1
-        cut = rows is not None and reduce == 1 and known.height_at > 0 and known.orientation == 1
-        body = _cut(data, known, rows) if cut and rows is not None else data
-        fast = None if decoder == "pillow" else _simplejpeg(required=decoder == "simplejpeg")
-        if fast is not None:
-            pixels = _decode_fast(fast, body, known, channels, reduce)
-            if pixels is not None:
-                return _upright(pixels, known.orientation)
+    if known is None:
+        return _decode_pillow(data, channels)
+    reduce = reduce if min(known.height, known.width) >= reduce else 1
+    fast = _fast(decoder) if channels == (1 if known.components == 1 else 3) else None
+    # OpenCV says on standard error what is left over behind the last row it was told of.
+    cut = rows is not None and reduce == 1 and known.height_at > 0 and known.orientation == 1
+    body = _cut(data, known, rows) if cut and rows is not None and fast is not _decode_opencv else data
+    pixels = None if fast is None else fast(body, known, channels, reduce)
+    if pixels is None:
         return _decode_pillow(body, channels, reduce=reduce, known=known)
-    return _decode_pillow(data, channels)
+    return _upright(pixels, known.orientation)
 
 
 def size(data: bytes) -> tuple[int, int]:
@@ -137,12 +140,22 @@ def _cut(data: bytes, known: Header, rows: int) -> bytes:
     return data[: known.height_at] + needed.to_bytes(2, "big") + data[known.height_at + 2 :]
 
 
-def _decode_fast(
-    simplejpeg: python_types.ModuleType, data: bytes, known: Header, channels: int, reduce: int
-) -> Pixels | None:
-    """None: this file is Pillow's to read, or to blame."""
-    if channels != (1 if known.components == 1 else 3):
-        return None
+def _fast(decoder: str) -> Callable[[bytes, Header, int, int], Pixels | None] | None:
+    """The faster decoder to try first. It returns None for a file that is Pillow's to read, or to blame."""
+    if decoder in ("auto", "simplejpeg") and _simplejpeg() is not None:
+        return _decode_simplejpeg
+    if decoder in ("auto", "opencv") and resampling.opencv() is not None:
+        return _decode_opencv
+    if decoder in ("simplejpeg", "opencv"):
+        raise types.InputError(
+            f'decode(decoder="{decoder}") needs that package. Install it: pip install "transformer-jax[images]"'
+        )
+    return None
+
+
+def _decode_simplejpeg(data: bytes, known: Header, channels: int, reduce: int) -> Pixels | None:
+    simplejpeg = _simplejpeg()
+    assert simplejpeg is not None
     try:
         return simplejpeg.decode_jpeg(
             data,
@@ -154,6 +167,20 @@ def _decode_fast(
         )
     except ValueError:
         return None
+
+
+def _decode_opencv(data: bytes, known: Header, channels: int, reduce: int) -> Pixels | None:
+    cv2 = resampling.opencv()
+    assert cv2 is not None
+    kind = "GRAYSCALE" if channels == 1 else "COLOR"
+    flag = getattr(cv2, f"IMREAD_REDUCED_{kind}_{reduce}" if reduce > 1 else f"IMREAD_{kind}")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.shape[:2] != (-(-known.height // reduce), -(-known.width // reduce)):
+        return None
+    return pixels[..., None] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
 def _decode_pillow(data: bytes, channels: int, *, reduce: int = 1, known: Header | None = None) -> Pixels:
@@ -203,13 +230,9 @@ def _reason(error: Exception) -> str:
 
 
 @functools.cache
-def _simplejpeg(*, required: bool = False) -> python_types.ModuleType | None:
+def _simplejpeg() -> python_types.ModuleType | None:
     try:
         import simplejpeg
     except ImportError:
-        if required:
-            raise types.InputError(
-                'decode(decoder="simplejpeg") needs that package. Install it: pip install "transformer-jax[images]"'
-            ) from None
         return None
     return simplejpeg
