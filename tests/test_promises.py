@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 PROMISES = {
     "weights of our own and of Google's npz layout load, known by content; error pages and pointers are named": [
         "transfer/test_formats.py::test_what_is_no_checkpoint_is_named",
-        "transfer/test_name_maps.py::test_published_names_come_back_bit_for_bit",
+        "transfer/test_layouts.py::test_published_names_come_back_bit_for_bit",
         "transfer/test_published_weights.py::test_the_logits_are_timms",
     ],
     "a checkpoint restores on any number of devices; parameters load anywhere, from relative and ~ paths": [

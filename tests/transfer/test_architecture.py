@@ -8,7 +8,7 @@ import pytest
 
 from transformer_jax import paths
 from transformer_jax.models import functional, vit, vit_variants
-from transformer_jax.transfer import architecture, name_maps
+from transformer_jax.transfer import architecture, layouts
 
 from . import fakes
 
@@ -42,7 +42,7 @@ def test_the_guess_of_our_models_is_their_config(config):
 
 
 def test_the_guess_of_a_published_file():
-    flat = name_maps.to_neutral(fakes.google()).arrays
+    flat = layouts.read(fakes.google(), "google").params
     found = architecture.guess(flat)
     assert found["variant"] is None
     assert (found["width"], found["depth"], found["heads"], found["mlp_dim"], found["head_dim"]) == (8, 2, 2, 12, 4)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from transformer_jax import types
-from transformer_jax.transfer import convert, formats, name_maps, surgery
+from transformer_jax.transfer import convert, formats, layouts, surgery
 
 from . import fakes
 
 
 def _model(**kwargs):
     """A freshly initialised model: its values are not those of the file."""
-    return name_maps.to_neutral(fakes.google(seed=1, **({"pre_logits": False} | kwargs))).arrays
+    return layouts.read(fakes.google(seed=1, **({"pre_logits": False} | kwargs)), "google").params
 
 
 def _file(tmp_path, **kwargs):

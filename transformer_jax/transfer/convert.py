@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transformer_jax import paths, types
-from transformer_jax.transfer import architecture, formats, name_maps, surgery
+from transformer_jax.transfer import architecture, companions, export, formats, layouts, sniffing, surgery
 from transformer_jax.transfer.report import Report
 
 HEADS = ("auto", "keep", "reset")
@@ -25,12 +25,20 @@ class Source:
 
     params: types.FlatTree
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What was saved beside them: `config`, `class_names`, `model` (keyword arguments of the model's config)."""
     name: str = "memory"
     format: str = "memory"
     layout: str = "neutral"
     sha256: str | None = None
     unused: tuple[str, ...] = ()
     """Names of the file that are no parameters of a model: optimizer state, counters."""
+    conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the parameters do not show, under the names of the model's config (`activation`, `norm_epsilon`, ...), and
+    `normalize`: the `mean` and `std` of every channel that pixels from 0 to 1 are normalised by."""
+    style: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the file chose where its layout leaves a choice; `save` writes the same file again with it."""
+    heads_known: bool = True
+    """False where the layout flattens the heads and their number was only inferred from the width."""
 
     @property
     def title(self) -> str:
@@ -48,15 +56,65 @@ class Converted(NamedTuple):
 
 
 def load(path: str | Path, *, sha256: str | None = None) -> Source:
-    """A `.npz` or `.safetensors`, with our names or a published layout. `InputError` when the checksum is another."""
+    """A `.npz` or `.safetensors`, with our names or a published layout, and what lies beside it (`companions`).
+
+    `InputError` when the checksum is another, or the names are those of no layout.
+    """
     stored = formats.read(path)
     digest = formats.sha256(path)
     if sha256 is not None and digest != sha256.lower():
         raise types.InputError(f"The sha256 of {str(path)!r} must be {sha256}: it is {digest}. Fetch the file again.")
-    layout = name_maps.layout(stored.arrays)
-    table = name_maps.TABLES.get(layout, ())
-    params, unused = name_maps.to_neutral(stored.arrays, table) if table else name_maps.unwrap(stored.arrays)
-    return Source(params, stored.meta, Path(path).name, stored.format, layout, digest, unused)
+    notes = companions.read(sniffing.local(path), stored.meta)
+    key, wrapper = layouts.find(stored.arrays)
+    told = {**notes.settings, **notes.model}
+    found = layouts.read(stored.arrays, key, wrapper=wrapper, patches=architecture.patches(told))
+    params, known = found.params, True
+    if key in layouts.LAYOUTS and layouts.LAYOUTS[key].flattened:
+        heads, known = architecture.heads(params, told)
+        params = surgery.split_heads(params, heads)
+    conventions = {**layouts.conventions(key, found.style), **notes.settings}
+    return Source(
+        params,
+        notes.meta,
+        Path(path).name,
+        stored.format,
+        key,
+        digest,
+        found.unused,
+        conventions,
+        found.style,
+        heads_known=known,
+    )
+
+
+def model_of(source: Source) -> dict[str, Any]:
+    """The model that holds these weights: `functional.from_family(**model_of(source))`.
+
+    The saved config where there is one; else what names and shapes tell, and the conventions of the layout.
+    Raises `InputError` when the file tells too little.
+    """
+    saved = (source.meta.get("config") or {}).get("model") or source.meta.get("model")
+    if saved:
+        return {"name": "vit", **{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}}
+    return architecture.model(source.params, source.conventions, source.title)
+
+
+def save(
+    path: str | Path,
+    params: types.FlatTree,
+    model: Mapping[str, Any],
+    *,
+    to: str,
+    meta: Mapping[str, Any] | None = None,
+    style: Mapping[str, Any] | None = None,
+) -> export.Saved:
+    """Weights as a file that others read. `to` is `npz`, `timm`, `hf`, `safetensors` (our names), or a layout.
+
+    `params` have neutral names; `model` are the keyword arguments of their model's config. `meta` (`class_names`,
+    `normalize`, ...) is kept in the file or beside it. With the `style` of a source of the same layout its file is
+    written again. Raises `InputError` when the layout cannot hold this model.
+    """
+    return export.save(Path(path), params, model, to=to, meta=meta or {}, style=style or {})
 
 
 def apply(
@@ -178,7 +236,7 @@ def _require_fit(source: Source, found: types.FlatTree, target: types.FlatTree, 
 
 def _near(path: str, spare: Sequence[str], layout: str) -> str:
     """The unused names of the file that look like the missing one, by its name in the layout of the file."""
-    theirs = name_maps.rename(path, name_maps.TABLES[layout]) if layout in name_maps.TABLES else None
+    theirs = layouts.rename(path, layout) if layout in layouts.LAYOUTS else None
     called = f", where it would be {theirs!r}" if theirs and theirs != path else ""
     return called + "." + (paths.did_you_mean(theirs or path, spare) or " Nothing in the file has a similar name.")
 

@@ -122,8 +122,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def write_safetensors(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """The arrays under our own names, `meta` (config, classes, ...) as JSON in the header, complete or not at all."""
-    entries: dict[str, Any] = {"__metadata__": {key: json.dumps(value) for key, value in {**_notes(), **meta}.items()}}
+    """The arrays, `meta` (config, classes, ...) as JSON in the header, complete or not at all."""
+    notes = {"format": "transformer_jax", "format_version": FORMAT_VERSION, **meta}
+    # "format" is the one note other libraries read, and they want the bare word.
+    text = {key: value if key == "format" else json.dumps(value) for key, value in notes.items()}
+    entries: dict[str, Any] = {"__metadata__": text}
     # Wide elements first keeps every array aligned without padding, which the format forbids.
     order = sorted(arrays, key=lambda name: (-np.asarray(arrays[name]).dtype.itemsize, name))
     offset = 0
@@ -143,10 +146,6 @@ def write_safetensors(path: str | Path, arrays: Mapping[str, np.ndarray], meta: 
         file.write(len(header).to_bytes(8, "little") + header)
         for name in order:
             file.write(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
-
-
-def _notes() -> dict[str, Any]:
-    return {"format": "transformer_jax", "format_version": FORMAT_VERSION}
 
 
 def _recover(array: np.ndarray) -> np.ndarray:

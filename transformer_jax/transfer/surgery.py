@@ -1,10 +1,11 @@
-"""Changing parameters to fit another model: position embeddings onto another grid.
+"""Changing parameters to fit another model: position embeddings onto another grid, patches of another size, heads.
 
 Resizing is linear along each axis, so it is two small matrices, whatever the rule. `scipy.ndimage.zoom(order=1)`, which
 the fine-tuning of the ViT paper used, is `align_corners`; PyTorch and `jax.image.resize` mean `half_pixel`.
 """
 
 import math
+import re
 from collections.abc import Callable
 
 import jax
@@ -41,6 +42,23 @@ def resize_position(
         tall = (rows @ grid.reshape(height, width * embed)).reshape(target[0], width, embed)
         grid = (columns[None] @ tall).reshape(-1, embed).astype(position.dtype)
     return _concatenate(front, grid)
+
+
+def split_heads(params: types.FlatTree, heads: int) -> types.FlatTree:
+    """Attention whose heads lie side by side, `heads` of them. Raises `InputError` when they do not divide it."""
+    split = {}
+    for path, leaf in params.items():
+        found = re.search(r"attention/(query|key|value|out)/(kernel|bias)$", path)
+        if not found or found.groups() == ("out", "bias"):
+            split[path] = leaf
+            continue
+        first = found[1] == "out"
+        size = leaf.shape[0] * leaf.shape[1] if first else leaf.shape[-2] * leaf.shape[-1]
+        if size % heads:
+            raise types.InputError(f"The heads must divide the width of {path!r}: {heads} heads, width {size}.")
+        sizes = (heads, size // heads)
+        split[path] = leaf.reshape((*sizes, leaf.shape[-1]) if first else (*leaf.shape[:-2], *sizes))
+    return split
 
 
 def matrix(method: str, source: int, target: int) -> Float[np.ndarray, "target source"]:
