@@ -18,14 +18,8 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize(("old", "new"), SIZES)
-def test_bilinear_is_the_same_with_and_without_opencv(old, new, channels, monkeypatch):
-    pytest.importorskip("cv2")
-    image = np.random.default_rng(0).integers(0, 256, (*old, channels), np.uint8)
-    fast = resampling.resize(image[:, ::-1], *new)
-    monkeypatch.setattr(resampling, "opencv", lambda: None)
-    assert np.array_equal(fast, resampling.resize(image[:, ::-1], *new))
+def _check_cut_off(pixels, exact):
+    assert (pixels < exact + 1.1e-3).all() and (pixels > exact - 1 - 1e-4).all()
 
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
@@ -37,15 +31,15 @@ def test_bilinear_interpolates_between_half_pixel_centres(old, new):
         [scipy.ndimage.map_coordinates(image[..., c].astype(float), grid, order=1, mode="nearest") for c in range(3)],
         -1,
     )
-    assert np.abs(resampling.resize(image, *new) - exact).max() < 1.6
+    _check_cut_off(resampling.resize(image, *new), exact)
 
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
-def test_area_is_the_mean_over_the_new_pixel(old, new):
+def test_area_is_the_mean_over_the_new_pixel_cut_off(old, new):
     image = np.random.default_rng(2).integers(0, 256, (*old, 3), np.uint8)
     fine = image.repeat(new[0], 0).repeat(new[1], 1).astype(float)
     exact = fine.reshape(new[0], old[0], new[1], old[1], 3).mean((1, 3))
-    assert np.abs(resampling.resize(image, *new, "area") - exact).max() < 0.501
+    _check_cut_off(resampling.resize(image, *new, "area"), exact)
 
 
 def test_nearest_takes_the_pixel_under_the_centre():
@@ -63,15 +57,21 @@ def test_every_method_keeps_a_flat_image_flat(method, channels):
         assert resized.shape == (*size, channels) and resized.dtype == np.uint8 and np.all(resized == 77)
 
 
-@pytest.mark.parametrize("method", ["area", "triangle", "bicubic", "lanczos"])
+@pytest.mark.parametrize("method", [method for method in resampling.METHODS if "_" in method])
 def test_the_antialiased_methods_agree_on_a_smooth_picture(method):
     picture = fakes.picture(120, 160)
-    assert (
-        np.abs(
-            resampling.resize(picture, 30, 40, method).astype(int) - resampling.resize(picture, 30, 40, "area")
-        ).max()
-        < 12
-    )
+    other = resampling.resize(picture, 30, 40, "area").astype(int)
+    assert np.abs(resampling.resize(picture, 30, 40, method) - other).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("bilinear_antialias", "pillow_bilinear"), ("bicubic_antialias", "pillow_bicubic")]
+)
+def test_the_antialiased_filters_are_pillows_but_for_its_rounding(ours, theirs):
+    image = fakes.picture(41, 67)
+    for size in ((20, 31), (50, 90)):
+        difference = resampling.resize(image, *size, theirs).astype(int) - resampling.resize(image, *size, ours)
+        assert np.abs(difference).max() <= 2 and 0.2 < difference.mean() < 0.8
 
 
 @pytest.mark.parametrize("channels", [1, 3])

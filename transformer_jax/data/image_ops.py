@@ -73,9 +73,10 @@ class ResizeSmall(ImageOp):
         _check_method(self, self.method)
 
     def apply(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        height, width = image.shape[:2]
-        scale = self.size / min(height, width)
-        return resampling.resize(image, max(1, round(height * scale)), max(1, round(width * scale)), self.method)
+        sides = np.array(image.shape[:2], np.float32)
+        # In float32, halves to even: as the published recipes', to the pixel.
+        height, width = np.rint(sides * (np.float32(self.size) / np.min(sides))).astype(int).tolist()
+        return resampling.resize(image, max(1, height), max(1, width), self.method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,15 +118,16 @@ class RandomCrop(ImageOp):
 class InceptionCrop(ImageOp):
     """A random part of the image, 5 to 100 per cent of its area, resized to this size (Szegedy et al. 2015).
 
-    As TensorFlow draws it: aspect ratio uniform in `aspect_min .. aspect_max`, height uniform among those the area
-    allows, the whole image after 100 misses; resized without antialiasing.
+    As TensorFlow's `sample_distorted_bounding_box` draws it for big_vision: aspect ratio uniform in
+    `aspect_min .. aspect_max`, height uniform among those the area allows, the whole image after 100 misses. A part
+    lower than the image never touches its last row, a narrower one never its last column: so the corner is drawn.
     """
 
     size: int | tuple[int, int]
     area_min: float = 5
     area_max: float = 100
     aspect_min: float = 3 / 4
-    aspect_max: float = 4 / 3
+    aspect_max: float = 1.33
     method: str = "bilinear"
     random: ClassVar[bool] = True
 
@@ -146,12 +148,15 @@ class InceptionCrop(ImageOp):
         for _ in range(_ATTEMPTS):
             draw, pick, down, right = rng.random(4).tolist()
             aspect = self.aspect_min + draw * (self.aspect_max - self.aspect_min)
-            shortest = round(math.sqrt(low / aspect))
-            tallest = min(round(math.sqrt(high / aspect)), int((width + 0.5) / aspect), height)
-            tall = min(shortest, tallest) + int(pick * (max(tallest - shortest, 0) + 1))
+            tallest = min(round(math.sqrt(high / aspect)), math.ceil((width + 0.5) / aspect) - 1, height)
+            shortest = min(round(math.sqrt(low / aspect)), tallest)
+            tall = shortest + int(pick * (tallest - shortest + 1))
+            # Rounding may have pushed the area over a bound: one row more, or one less, brings it back.
+            tall += tall * round(tall * aspect) < low
+            tall -= tall * round(tall * aspect) > high
             wide = round(tall * aspect)
             if 0 < tall <= height and 0 < wide <= width and low <= tall * wide <= high:
-                return int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
+                return int(down * (height - tall)), int(right * (width - wide)), tall, wide
         return 0, 0, height, width
 
 

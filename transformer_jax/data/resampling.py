@@ -3,26 +3,44 @@
 | method | what it is |
 |---|---|
 | nearest | the pixel under the new pixel's centre |
-| bilinear | two taps a direction at half-pixel centres, no antialiasing: TensorFlow's, and the published recipes' |
-| area | the exact mean over the new pixel's area |
-| triangle, bicubic, lanczos | Pillow's filters, antialiased when shrinking |
+| bilinear | two taps a direction at half-pixel centres, no antialiasing: the published recipes' |
+| bilinear_antialias | the triangle widened when shrinking, so that every pixel counts |
+| area | the mean over the new pixel's area: the published recipes' for `resize_small` |
+| bicubic, bicubic_antialias | Keys' cubic (a = -1/2), four taps, or widened when shrinking |
+| pillow_bilinear, pillow_bicubic, pillow_lanczos | Pillow's, antialiased: what torchvision and timm train with |
 
-`bilinear` is fixed-point arithmetic (weights in 1/256, one rounding at the end), so that OpenCV's exact kernel, an
-optional accelerator, and NumPy agree to the last bit.
+All but Pillow's are `tf.image.resize` followed by big_vision's cast to uint8, which cuts fractions off. `nearest` and
+`bilinear` equal TensorFlow's to the bit (the same float32 arithmetic in the same order); the others are the exact
+value, cut off, where TensorFlow's float32 sums may land just below a whole number: at most 1/255 apart, in few pixels.
 """
 
 import functools
+import math
 import types as python_types
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 Pixels = UInt8[np.ndarray, "_height _width _channels"]
-METHODS = ("nearest", "bilinear", "area", "triangle", "bicubic", "lanczos")
+METHODS = (
+    "nearest",
+    "bilinear",
+    "bilinear_antialias",
+    "area",
+    "bicubic",
+    "bicubic_antialias",
+    "pillow_bilinear",
+    "pillow_bicubic",
+    "pillow_lanczos",
+)
 _CACHE = 256
-_AREA_ROWS = 64
 _BLOCK = 16384
-"""Pixels warped at a time. Larger temporaries go back to the system every time: page faults, a fourfold cost."""
+"""Numbers worked on at a time. Larger temporaries go back to the system every time: page faults, a fourfold cost."""
+_NUDGE = np.float32(1e-3)
+"""More than the rounding errors of a float32 sum: what is a whole number must not be cut off to the one below."""
+Taps = tuple[np.ndarray, np.ndarray]
+"""For every new pixel the old ones it is made of, and their weights: arrays [tap, new]."""
 
 
 def resize(image: Pixels, height: int, width: int, method: str = "bilinear") -> Pixels:
@@ -34,65 +52,88 @@ def resize(image: Pixels, height: int, width: int, method: str = "bilinear") -> 
     if method == "nearest":
         rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
         return image[rows[:, None], columns]
-    if method == "area":
-        return _area(image, height, width)
-    return _filtered(image, height, width, method)
+    if method.startswith("pillow_"):
+        return _pillow(image, height, width, method)
+    return _weighted(image, height, width, method)
 
 
 def _bilinear(image: Pixels, height: int, width: int) -> Pixels:
-    cv2 = opencv()
-    if cv2 is not None and image.shape[-1] <= 4:
-        out = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
-        return out.reshape(height, width, image.shape[-1])
     channels = image.shape[-1]
-    y0, y1, wy = _taps(image.shape[0], height)
-    x0, x1, wx = _flat_taps(image.shape[1], width, channels)
     lines = np.ascontiguousarray(image).reshape(image.shape[0], -1)
-    # 8-bit pixel times 8-bit weight fits 16 bits, and both directions fit 32: no rounding before the end.
-    rows = lines.take(y0, 0) * (256 - wy)
-    rows += lines.take(y1, 0) * wy
-    out = rows.take(x0, 1, mode="clip") * (256 - wx)
-    out += rows.take(x1, 1, mode="clip") * wx
-    out += 1 << 15
-    out >>= 16
-    return out.astype(np.uint8).reshape(height, width, channels)
+    left, right, across = _flat_pairs(image.shape[1], width, channels)
+    out = np.empty((height, width * channels), np.uint8)
+    for here, rows, upper, lower, down in _row_blocks(image.shape[0], height, width * channels):
+        part = lines.take(rows, 0)
+        mixed = _between(part.take(left, 1, mode="clip"), part.take(right, 1, mode="clip"), across)
+        out[here] = _between(mixed.take(upper, 0), mixed.take(lower, 0), down)
+    return out.reshape(height, width, channels)
+
+
+def _between(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    out = np.subtract(high, low, dtype=np.float32)
+    out *= weight
+    out += low
+    return out
 
 
 @functools.lru_cache(_CACHE)
-def _taps(size: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every new row: the two old ones it lies between, and the second one's weight in 1/256."""
-    at = (1.0 / (new / size)) * (np.arange(new) + 0.5) - 0.5
-    low = np.floor(at).astype(np.int64)
-    weight = np.rint((at - low) * 256).astype(np.uint16)
-    weight[(low < 0) | (low >= size - 1)] = 0
-    low = np.clip(low, 0, size - 1)
-    return low, np.minimum(low + 1, size - 1), weight[:, None]
+def _pairs(size: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every new row: the two old ones it lies between, and the second one's weight."""
+    scale = np.float32(size) / np.float32(new)
+    at = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    low = np.floor(at)
+    first, second = np.maximum(low, 0), np.minimum(np.ceil(at), size - 1)
+    return first.astype(np.intp), second.astype(np.intp), at - low
 
 
 @functools.lru_cache(_CACHE)
-def _flat_taps(size: int, new: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`_taps` of columns, as positions in a line of interleaved channels."""
-    low, high, weight = _taps(size, new)
-    channel = np.arange(channels)
-    flat = [(at[:, None] * channels + channel).ravel() for at in (low, high)]
-    return flat[0], flat[1], np.repeat(weight.ravel(), channels).astype(np.uint32)
+def _flat_pairs(size: int, new: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_pairs` of columns, as positions in a line of interleaved channels."""
+    low, high, weight = _pairs(size, new)
+    return _flat(low, channels), _flat(high, channels), np.repeat(weight, channels)
+
+
+def _flat(at: np.ndarray, channels: int) -> np.ndarray:
+    return (at[..., None] * channels + np.arange(channels)).reshape(*at.shape[:-1], -1)
+
+
+@functools.lru_cache(_CACHE)
+def _row_blocks(
+    size: int, new: int, numbers: int
+) -> list[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """`_pairs` of rows, a block at a time: the new rows, the old rows they need, and the pairs counted among those."""
+    low, high, weight = _pairs(size, new)
+    blocks = []
+    for here in _blocks(new, numbers):
+        rows, places = np.unique(np.concatenate([low[here], high[here]]), return_inverse=True)
+        upper, lower = np.split(places, 2)
+        blocks.append((here, rows, upper, lower, weight[here, None]))
+    return blocks
+
+
+def _blocks(rows: int, numbers: int) -> Iterator[slice]:
+    step = max(1, _BLOCK // numbers)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 @functools.lru_cache(_CACHE)
 def _nearest(size: int, new: int) -> np.ndarray:
-    return np.minimum(((np.arange(new) + 0.5) * (size / new)).astype(np.int64), size - 1)
+    scale = np.float32(size) / np.float32(new)
+    at = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale
+    return np.minimum(at.astype(np.intp), size - 1)
 
 
-def _area(image: Pixels, height: int, width: int) -> Pixels:
+def _weighted(image: Pixels, height: int, width: int, method: str) -> Pixels:
     channels = image.shape[-1]
-    rows, row_weights = _area_taps(image.shape[0], height, 1)
-    columns, column_weights = _area_taps(image.shape[1], width, channels)
+    rows, row_weights = _taps(method, image.shape[0], height)
+    columns, column_weights = _flat_taps(method, image.shape[1], width, channels)
     lines = np.ascontiguousarray(image).reshape(image.shape[0], -1)
     out = np.empty((height, width * channels), np.uint8)
-    for start in range(0, height, _AREA_ROWS):
-        here = slice(start, start + _AREA_ROWS)
+    for here in _blocks(height, max(width * channels, lines.shape[1])):
         mixed = _mix(lines, 0, rows[:, here], row_weights[:, here, None])
-        out[here] = _mix(mixed, 1, columns, column_weights) + np.float32(0.5)
+        mixed = _mix(mixed, 1, columns, column_weights)
+        mixed += _NUDGE
+        out[here] = np.clip(mixed, 0, 255, out=mixed)
     return out.reshape(height, width, channels)
 
 
@@ -105,22 +146,59 @@ def _mix(lines: np.ndarray, axis: int, at: np.ndarray, weights: np.ndarray) -> n
 
 
 @functools.lru_cache(_CACHE)
-def _area_taps(size: int, new: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The old pixels under each new one, and the shares of it that they cover: arrays [tap, new * channels]."""
+def _taps(method: str, size: int, new: int) -> Taps:
+    if method == "area":
+        return _area_taps(size, new)
+    kernel, radius = (_triangle, 1) if method.startswith("bilinear") else (_cubic, 2)
+    return _kernel_taps(size, new, kernel, radius, antialias=method.endswith("_antialias"))
+
+
+@functools.lru_cache(_CACHE)
+def _flat_taps(method: str, size: int, new: int, channels: int) -> Taps:
+    at, weights = _taps(method, size, new)
+    return _flat(at, channels), np.repeat(weights, channels, axis=1)
+
+
+def _area_taps(size: int, new: int) -> Taps:
+    """The old pixels under each new one, and the shares of it that they cover."""
     edges = np.arange(new + 1) * (size / new)
-    first = np.floor(edges[:-1] + 1e-9).astype(np.int64)
-    taps = int(np.max(np.ceil(edges[1:] - 1e-9).astype(np.int64) - first))
+    first = np.floor(edges[:-1] + 1e-9).astype(np.intp)
+    taps = int(np.max(np.ceil(edges[1:] - 1e-9).astype(np.intp) - first))
     at = first + np.arange(taps)[:, None]
     share = np.clip(np.minimum(at + 1, edges[1:]) - np.maximum(at, edges[:-1]), 0, None) * (new / size)
-    flat = np.minimum(at, size - 1)[:, :, None] * channels + np.arange(channels)
-    return flat.reshape(taps, -1), np.repeat(share, channels, axis=1).astype(np.float32)
+    return np.minimum(at, size - 1), share.astype(np.float32)
 
 
-def _filtered(image: Pixels, height: int, width: int, method: str) -> Pixels:
+def _kernel_taps(
+    size: int, new: int, kernel: Callable[[np.ndarray], np.ndarray], radius: int, *, antialias: bool
+) -> Taps:
+    """The old pixels within the kernel around each new one's centre; those inside the image share the weight."""
+    centre = (np.arange(new) + 0.5) * (size / new) - 0.5
+    wide = max(size / new, 1.0) if antialias else 1.0
+    if not antialias:
+        centre = np.rint(centre * 1024) / 1024  # TensorFlow looks its cubic up in a table of 1024 steps
+    first = np.floor(centre - radius * wide).astype(np.intp)
+    at = first + np.arange(math.ceil(2 * radius * wide) + 2)[:, None]
+    weights = np.where((at >= 0) & (at < size), kernel(np.abs(at - centre) / wide), 0.0)
+    weights /= weights.sum(0)
+    used = np.any(weights != 0, axis=1)
+    return np.clip(at[used], 0, size - 1), weights[used].astype(np.float32)
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - x, 0)
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _pillow(image: Pixels, height: int, width: int, method: str) -> Pixels:
     from PIL import Image
 
-    kind = {"triangle": "BILINEAR", "bicubic": "BICUBIC", "lanczos": "LANCZOS"}[method]
-    resample = Image.Resampling[kind]
+    resample = Image.Resampling[method.removeprefix("pillow_").upper()]
     if image.shape[-1] == 3:
         return np.array(Image.fromarray(image).resize((width, height), resample))
     bands = [Image.fromarray(image[..., i]).resize((width, height), resample) for i in range(image.shape[-1])]
