@@ -105,3 +105,21 @@ def test_key_heads_that_do_not_divide_the_heads_are_refused():
 def test_an_unknown_back_end_is_refused_when_the_layer_is_built():
     with pytest.raises(types.InputError, match="it is 'flash'"):
         layer(backend="flash")
+
+
+@pytest.mark.parametrize("options", [{}, dict(qk_norm=True, kv_heads=2)], ids=["plain", "grouped"])
+def test_the_weights_of_attention_mix_its_values_into_its_output(options):
+    ours, x = layer(**options), tokens()
+    mask = masks.causal(6)
+    weights = ours.weights(x, mask=mask)
+    assert weights.shape == (2, 4, 6, 6) and weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights.sum(axis=-1), np.ones((2, 4, 6)), atol=1e-6)
+    assert not np.triu(weights, k=1).any()
+    value = ours.value(x)
+    value = jnp.repeat(value, 4 // value.shape[2], axis=2)
+    mixed = ours.out(jnp.einsum("bhqk,bkhv->bqhv", weights, value))
+    np.testing.assert_allclose(mixed, nnx.view(ours, deterministic=True)(x, mask=mask), atol=2e-6)
+
+
+def test_the_weights_of_bfloat16_attention_are_float32():
+    assert layer(dtype=jnp.bfloat16).weights(tokens()).dtype == jnp.float32

@@ -43,3 +43,8 @@ def test_the_probe_of_map_learns():
         params
     )
     assert float(jnp.abs(grads["probe"][...]).max()) > 1e-4
+
+
+def test_two_class_tokens_are_pooled_to_their_mean():
+    np.testing.assert_allclose(pooling.Token(count=2)(tokens()), tokens()[:, :2].mean(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(pooling.Token()(tokens()), tokens()[:, 0])

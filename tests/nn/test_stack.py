@@ -98,3 +98,14 @@ def test_the_gradient_of_unstack_is_one_concatenation():
 def test_an_unknown_policy_names_the_near_one():
     with pytest.raises(types.InputError, match="remat must be one of full, dots, dots_no_batch: it is 'dot'. Did you"):
         stack.run(make(), tokens(), remat="dot")
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_reading_sees_every_block_with_its_own_input(scan):
+    module = make()
+    inputs = stack.read(module, tokens(), lambda block, x: x, scan=scan)
+    assert inputs.shape == (DEPTH, 2, 5, 8)
+    np.testing.assert_array_equal(inputs[0], tokens())
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    second = nnx.merge(graph, *(jax.tree.map(lambda leaf: leaf[0], part) for part in (params, rest)))
+    np.testing.assert_allclose(inputs[1], second(tokens()), atol=1e-5)

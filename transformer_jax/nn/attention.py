@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -9,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from transformer_jax import axes, paths, types
 from transformer_jax.nn import dropout as dropouts
-from transformer_jax.nn import kernels, linear, norms
+from transformer_jax.nn import kernels, linear, masks, norms
 
 
 class MultiHeadAttention(nnx.Module):
@@ -61,14 +62,27 @@ class MultiHeadAttention(nnx.Module):
         *,
         mask: Bool[Array, "..."] | None = None,
     ) -> Float[Array, "batch length out_embed"]:
-        memory = x if memory is None else memory
-        query, key, value = self.query(x), self.key(memory), self.value(memory)
-        query = query if self.query_norm is None else self.query_norm(query)
-        key = key if self.key_norm is None else self.key_norm(key)
-        query = axes.constrain(query, "batch", "length", "heads", "head_dim")
+        query, key = self._query_and_key(x, memory)
+        value = self.value(x if memory is None else memory)
         mixed = kernels.attend(query, key, value, mask=mask, backend=self.backend)
         mixed = axes.constrain(mixed, "batch", "length", "heads", "value_dim")
         return self.dropout(self.out(mixed))
+
+    def weights(
+        self,
+        x: Float[Array, "batch length embed"],
+        memory: Float[Array, "batch memory memory_embed"] | None = None,
+        *,
+        mask: Bool[Array, "..."] | None = None,
+    ) -> Float[Array, "batch heads length memory_length"]:
+        """How much every head takes of each value: rows of float32 that sum to 1, whatever the back end."""
+        return kernels.weights(*self._query_and_key(x, memory), None if mask is None else masks.expand(mask))
+
+    def _query_and_key(self, x: jax.Array, memory: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        query, key = self.query(x), self.key(x if memory is None else memory)
+        query = query if self.query_norm is None else self.query_norm(query)
+        key = key if self.key_norm is None else self.key_norm(key)
+        return axes.constrain(query, "batch", "length", "heads", "head_dim"), key
 
 
 def head_sizes(width: int, heads: int, kv_heads: int | None = None, head_dim: int | None = None) -> tuple[int, int]:

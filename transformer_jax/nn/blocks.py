@@ -49,7 +49,8 @@ class _Block(nnx.Module):
         scale: Callable[..., nnx.Module] | None = None,
         rngs: nnx.Rngs,
     ):
-        self.attention, self.mlp = attention, mlp
+        self.attention: Any = attention
+        self.mlp = mlp
         self._make_norms(norm, rngs)
         self.scale1 = scale(rngs=rngs) if scale else None
         self.scale2 = scale(rngs=rngs) if scale else None
@@ -58,6 +59,12 @@ class _Block(nnx.Module):
 
     def _make_norms(self, norm: Callable[..., nnx.Module], rngs: nnx.Rngs) -> None:
         self.norm1, self.norm2 = norm(rngs=rngs), norm(rngs=rngs)
+
+    def attention_weights(
+        self, x: Tokens, *, mask: Bool[Array, "..."] | None = None
+    ) -> Float[Array, "batch heads length memory"]:
+        """How much each head of this block's attention takes of every token, for the block's input `x`."""
+        return self.attention.weights(self.norm1(x), mask=mask)
 
     def _attended(self, x: Tokens, mask: Any, drop_rate: Any) -> Tokens:
         x = self.attention(x, mask=mask)
@@ -94,6 +101,12 @@ class PostNorm(_Block):
     ) -> Float[Array, "batch length embed"]:
         x = axes.constrain(self.norm1(x + self._attended(x, mask, drop_rate)), "batch", "length", "embed")
         return axes.constrain(self.norm2(x + self._transformed(x, drop_rate)), "batch", "length", "embed")
+
+    def attention_weights(
+        self, x: Tokens, *, mask: Bool[Array, "..."] | None = None
+    ) -> Float[Array, "batch heads length memory"]:
+        """As in the other blocks; no norm stands before this one's attention."""
+        return self.attention.weights(x, mask=mask)
 
 
 class Parallel(_Block):

@@ -141,15 +141,26 @@ def xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | No
     """
     if lean.wanted():
         return lean.attention(query * query.shape[-1] ** -0.5, key, value, mask)
-    batch, length, heads, head_dim = query.shape
+    batch, length, heads, _ = query.shape
     memory, kv_heads, value_dim = key.shape[1], key.shape[2], value.shape[3]
-    rows = heads // kv_heads * length
-    query = (query * head_dim**-0.5).transpose(0, 2, 1, 3).reshape(batch, kv_heads, rows, head_dim)
-    logits = jnp.einsum("bgre,bgke->bgrk", query, key.transpose(0, 2, 1, 3), preferred_element_type=jnp.float32)
-    weights = softmax(logits.reshape(batch, heads, length, memory), mask).astype(value.dtype)
-    weights = weights.reshape(batch, kv_heads, rows, memory)
-    out = jnp.einsum("bgrk,bgkv->bgrv", weights, value.transpose(0, 2, 1, 3))
+    mixture = weights(query, key, mask).astype(value.dtype)
+    mixture = mixture.reshape(batch, kv_heads, heads // kv_heads * length, memory)
+    out = jnp.einsum("bgrk,bgkv->bgrv", mixture, value.transpose(0, 2, 1, 3))
     return out.reshape(batch, heads, length, value_dim).transpose(0, 2, 1, 3)
+
+
+def weights(
+    query: Float[Array, "batch length heads head_dim"],
+    key: Float[Array, "batch memory kv_heads head_dim"],
+    mask: Bool[Array, "_ _ _ _"] | None = None,
+) -> Float[Array, "batch heads length memory"]:
+    """How much of every value each query takes, in float32: what `attend` weighs values with."""
+    batch, length, heads, head_dim = query.shape
+    memory, kv_heads = key.shape[1], key.shape[2]
+    query = (query * head_dim**-0.5).transpose(0, 2, 1, 3)
+    query = query.reshape(batch, kv_heads, heads // kv_heads * length, head_dim)
+    logits = jnp.einsum("bgre,bgke->bgrk", query, key.transpose(0, 2, 1, 3), preferred_element_type=jnp.float32)
+    return softmax(logits.reshape(batch, heads, length, memory), mask)
 
 
 def softmax(

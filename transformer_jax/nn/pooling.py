@@ -11,10 +11,13 @@ from transformer_jax.nn import attention, embeddings, linear, mlp, norms
 
 
 class Token(nnx.Module):
-    """The class token (2010.11929), which stands first."""
+    """The class token (2010.11929), which stands first, or the mean of the `count` first tokens (DeiT, 2012.12877)."""
+
+    def __init__(self, *, count: int = 1):
+        self.count = count
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
-        return x[:, 0]
+        return x[:, 0] if self.count == 1 else _mean(x[:, : self.count])
 
 
 class Mean(nnx.Module):
@@ -24,7 +27,7 @@ class Mean(nnx.Module):
         self.prefix = prefix
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
-        return jnp.mean(x[:, self.prefix :], axis=1, dtype=jnp.float32).astype(x.dtype)
+        return _mean(x[:, self.prefix :])
 
 
 class AttentionPool(nnx.Module):
@@ -53,6 +56,10 @@ class AttentionPool(nnx.Module):
         probe = embeddings.repeat(self.probe[...][None], x)
         pooled = self.attention(probe, x)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+def _mean(x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
+    return jnp.mean(x, axis=1, dtype=jnp.float32).astype(x.dtype)
 
 
 POOLS = ("tok", "gap", "map")

@@ -51,6 +51,30 @@ def run(
     `stochastic_depth` is the drop rate of the last block; it grows linearly from 0 at the first. `remat` names what the
     backward pass may find saved (`REMAT`); `None` saves everything.
     """
+    return _through(blocks, x, lambda block, x: None, stochastic_depth, scan, remat, shared)[0]
+
+
+def read(
+    blocks: nnx.Module,
+    x: Float[Array, "batch length embed"],
+    look: Callable[[Any, jax.Array], Any],
+    *,
+    scan: bool = True,
+    **shared: Any,
+) -> Any:
+    """What `look(block, x)` makes of every block and its input, along a new first axis, as `x` runs through them."""
+    return _through(blocks, x, look, 0.0, scan, None, shared)[1]
+
+
+def _through(
+    blocks: nnx.Module,
+    x: jax.Array,
+    look: Callable[[Any, jax.Array], Any],
+    stochastic_depth: float,
+    scan: bool,
+    remat: str | None,
+    shared: dict[str, Any],
+) -> tuple[jax.Array, Any]:
     if remat is not None:
         paths.one_of("remat", remat, REMAT)
     count = depth(blocks)
@@ -59,15 +83,16 @@ def run(
     def step(x, layer):
         params, rest, rate = layer
         block = nnx.merge(graph, params, rest)
+        seen = look(block, x)
         x = block(x, drop_rate=0.0 if rate is None else rate, **shared)
-        return x, nnx.state(block, nnx.Not(nnx.Param))
+        return x, (nnx.state(block, nnx.Not(nnx.Param)), seen)
 
     # in a scan the compiler cannot merge the two forward passes, so it need not be kept from it
     kept = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan) if remat else step
     layers = (params, rest, drop_rates(stochastic_depth, count))
-    x, rest = jax.lax.scan(kept, x, layers) if scan else _unrolled(kept, x, layers, count)
+    x, (rest, seen) = jax.lax.scan(kept, x, layers) if scan else _unrolled(kept, x, layers, count)
     nnx.update(blocks, rest)
-    return x
+    return x, seen
 
 
 def drop_rates(last: float, count: int) -> Float[np.ndarray, " layers"] | None:
