@@ -74,14 +74,51 @@ def test_pictures_lie_at_any_depth_and_other_files_are_passed_over(tmp_path):
     ]  # fmt: skip
 
 
+WNIDS = ("n01443537", "n01484850", "n02129165")
+
+
+def test_imagenets_siblings_are_read_as_they_are_unpacked(tmp_path):
+    """ImageNet-R, -A and -Sketch: a directory a wnid, a README beside them."""
+    spec = _fill(tmp_path, {name: 2 for name in reversed(WNIDS)})
+    (tmp_path / "README.txt").write_text("WordNet ID (e.g., n01443537) and class name")
+    (tmp_path / WNIDS[1] / "0.jpg").rename(tmp_path / WNIDS[1] / "ILSVRC2012_val_00000001.JPEG")
+    source = sources.open_source(spec)
+    assert source.class_names == WNIDS and source.labels().tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(types.InputError, match='To judge on the whole folder set split="train"'):
+        sources.open_source(spec, "test")
+
+
+def test_directories_that_are_numbers_are_classes_in_their_order(tmp_path):
+    """ImageNet-v2 names its directories 0 to 999: label 10 is directory 10, not directory 107."""
+    spec = _fill(tmp_path, {str(number): 1 for number in range(12)})
+    source = sources.open_source(spec)
+    assert source.class_names == tuple(str(number) for number in range(12))
+    assert [source[i]["id"].split("/")[-2] for i in range(12)] == list(source.class_names)
+    assert sources.open_source(_fill(tmp_path, {"x": 1})).class_names[:3] == ("0", "1", "10")
+
+
+def test_a_folder_may_hold_nothing_but_what_is_judged(tmp_path):
+    spec = _fill(tmp_path, {f"val/{name}": 2 for name in WNIDS})
+    source = sources.open_source(spec, "validation")
+    assert source.class_names == WNIDS and len(source) == 6
+
+
 @pytest.mark.parametrize(
     ("tree", "split", "options", "message"),
     [
         ({"a": 1, "b": 0}, "train", {}, "at least one image.*none for 'b'"),
         ({"train/a": 1, "train/b": 0}, "train", {}, "none for 'b'"),
         ({"a": 0}, "train", {}, "holds no images"),
+        (
+            {"train/n01440764": 1, "val": 2},
+            "validation",
+            {},
+            "val holds no images of a class.*no directory a class: mo",
+        ),
         ({".": 2}, "train", {}, "no class directories. It holds images"),
-        ({"a": 1}, "validation", {}, "no split 'validation', only: train.*val_fraction"),
+        ({"a": 1}, "validation", {}, "no split 'validation', only: train.*val_fraction.*split=.train"),
+        ({"val/a": 1}, "train", {}, "no split 'train', only: validation"),
+        ({"test/a": 1}, "validation", {"val_fraction": 0.5}, "no split 'validation', only: test"),
         ({"a": 1}, "tset", {}, "Did you mean 'test'"),
         ({"a": 1}, "train", {"val_fraction": 1.5}, "between 0 and 1"),
         ({"train/cat": 1, "val/cta": 1}, "validation", {}, "'cta' is not one of them. Did you mean 'cat'"),

@@ -3,8 +3,11 @@
     PATH/train/cat/1.jpg  PATH/val/cat/2.jpg      a directory a split (train, val or validation, test)
     PATH/cat/1.jpg                                a directory a class; `val_fraction=0.1` sets a validation split aside
 
-Classes are the directories' names, sorted. What `val_fraction` sets aside is decided class by class by a hash of the
-file names: the same on every machine, and hardly changed by files added later.
+Classes are the directories' names, sorted; by number where all are whole numbers (ImageNet-v2: 0 to 999). ImageNet-R,
+-A and -Sketch are read as they are unpacked: a directory a wnid, split "train".
+
+What `val_fraction` sets aside is decided class by class by a hash of the file names: the same on every machine, and
+hardly changed by files added later.
 """
 
 import hashlib
@@ -32,24 +35,25 @@ def open(path: str, split: str = "train", *, val_fraction: float | None = None) 
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise types.InputError(f"val_fraction lies between 0 and 1, not {val_fraction}.")
     wanted = _canonical(split)
-    stored = _splits(root)
-    train = stored.get("train", root)
-    classes = _classes(train)
-    held_out = wanted == "validation" and "validation" not in stored and val_fraction is not None
-    if wanted == "train" or held_out:
-        files = _files(train, classes)
-        if val_fraction is not None and "validation" not in stored:
-            files = {name: _part(members, name, val_fraction, held_out) for name, members in files.items()}
-    elif wanted in stored:
-        files = _files(stored[wanted], classes, complete=False)
-    else:
-        have = ", ".join(stored or ["train"])
-        raise types.InputError(
-            f"folder:{path} has no split {split!r}, only: {have}. Add the directory {split}/, or set"
-            " val_fraction=0.1 (among the `arguments` of the training data and of the evaluator) to set a validation"
-            " split aside."
-        )
-    return FolderSource(train if held_out else stored.get(wanted, root), path, split, classes, files)
+    stored = _splits(root) or {"train": root}
+    held_out = wanted == "validation" and "train" in stored and wanted not in stored and val_fraction is not None
+    if wanted not in stored and not held_out:
+        raise types.InputError(_no_split(path, split, root, stored))
+    base = stored["train" if held_out else wanted]
+    classes = _classes(stored.get("train", base))
+    files = _files(base, classes, complete=wanted == "train" or held_out)
+    if val_fraction is not None and (held_out or (wanted == "train" and "validation" not in stored)):
+        files = {name: _part(members, name, val_fraction, held_out) for name, members in files.items()}
+    return FolderSource(base, path, split, classes, files)
+
+
+def _no_split(path: str, split: str, root: Path, stored: Mapping[str, Path]) -> str:
+    hint = ' To judge on the whole folder set split="train".' if stored.get("train") == root else ""
+    return (
+        f"folder:{path} has no split {split!r}, only: {', '.join(stored)}. Add the directory {split}/, or set"
+        " val_fraction=0.1 (among the `arguments` of the training data and of the evaluator) to set a validation"
+        f" split aside.{hint}"
+    )
 
 
 def missing(path: str, bases: tuple[str, ...], *, data_dir: str | None = None) -> str | None:
@@ -104,25 +108,34 @@ def _splits(root: Path) -> dict[str, Path]:
     """The directories of the splits; none when the folder's own directories are the classes."""
     spelled = [(name, root / spelling) for name, spellings in _NAMES.items() for spelling in spellings]
     found = {name: directory for name, directory in spelled if directory.is_dir()}
-    return found if "train" in found else {}
+    only = set(_directories(root)) <= {directory.name for directory in found.values()}
+    return found if "train" in found or only else {}
+
+
+def _directories(root: Path) -> list[str]:
+    return [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _classes(root: Path) -> list[str]:
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = _directories(root)
     if not classes:
-        loose = any(entry.suffix.lower() in SUFFIXES for entry in root.iterdir())
-        hint = " It holds images, but no directory a class." if loose else ""
-        raise types.InputError(f"{root} holds no class directories.{hint} A folder of images is laid out {_LAYOUTS}.")
-    return classes
+        raise types.InputError(
+            f"{root} holds no class directories.{_loose(root)} A folder of images is laid out {_LAYOUTS}."
+        )
+    numbers = all(name.isdecimal() and name.isascii() for name in classes)
+    return sorted(classes, key=lambda name: (int(name) if numbers else 0, name))
+
+
+def _loose(root: Path) -> str:
+    """What to do about images that lie beside each other, as those of ImageNet's validation archive do."""
+    if not any(entry.suffix.lower() in SUFFIXES for entry in root.iterdir()):
+        return ""
+    return " It holds images, but no directory a class: move every image into the directory of its class."
 
 
 def _files(root: Path, classes: list[str], *, complete: bool = True) -> dict[str, list[str]]:
     """The images of every class, sorted. A class without any is an error where `complete`."""
-    unknown = sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in classes
-    )
+    unknown = sorted(set(_directories(root)) - set(classes))
     if unknown:
         raise types.InputError(
             f"Every class of {root} is a class of the training images. {', '.join(map(repr, unknown))} is not one of"
@@ -131,7 +144,7 @@ def _files(root: Path, classes: list[str], *, complete: bool = True) -> dict[str
     files = {name: _images(root / name) for name in classes}
     empty = [name for name in classes if not files[name]]
     if len(empty) == len(classes):
-        raise types.InputError(f"{root} holds no images ({' '.join(SUFFIXES)}).")
+        raise types.InputError(f"{root} holds no images of a class ({' '.join(SUFFIXES)}).{_loose(root)}")
     if empty and complete:
         raise types.InputError(
             f"Every class has at least one image. {root} has none for {', '.join(map(repr, empty))}:"
