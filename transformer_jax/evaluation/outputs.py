@@ -12,9 +12,10 @@ from transformer_jax import types
 
 Predict = Callable[[Any, Any], Any]
 Put = Callable[[Mapping[str, Any]], Any]
-Keep = Callable[[Mapping[str, np.ndarray]], None]
+Keep = Callable[[Mapping[str, np.ndarray]], Any]
 """Is given the rows of an evaluation that was completed, by name."""
 POSITION = "_position"
+_NOT_FOR_THE_MODEL = ("label", "mask", POSITION)  # labels of another form must not compile it again
 
 _AHEAD = 2  # batches given to the device before the host waits: enough to hide the host, few enough to fit in memory
 
@@ -32,7 +33,7 @@ class Pipeline(Protocol):
 def run(
     predict: Predict, params: Any, pipeline: Pipeline, put: Put, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[Any, Any]]:
-    """`(batch on the devices, predict(params, batch))` of every batch, until `stop()`.
+    """`(batch on the devices, predict(params, its inputs))` of every batch, until `stop()`.
 
     `POSITION` of a batch is where its examples stand in the split: they are dealt to the processes in turn.
     """
@@ -42,7 +43,7 @@ def run(
             return
         at = number * len(local["mask"]) + np.arange(len(local["mask"]), dtype=np.int32)
         batch = put({**local, POSITION: at * jax.process_count() + jax.process_index()})
-        result = predict(params, batch)
+        result = predict(params, {name: array for name, array in batch.items() if name not in _NOT_FOR_THE_MODEL})
         waiting.append(result)
         yield batch, result
         if len(waiting) > _AHEAD:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 FOLDER = "predictions"
@@ -23,8 +24,10 @@ def path(directory: str | os.PathLike[str], name: str) -> pathlib.Path:
 
 
 def write(directory: str | os.PathLike[str], name: str, rows: Mapping[str, np.ndarray]) -> pathlib.Path:
-    """The rows of an evaluator into a run directory, whole or not at all. Returns the file."""
+    """The rows of an evaluator into a run directory, whole or not at all, by the first process. Returns the file."""
     file = path(directory, name)
+    if jax.process_index() != 0:
+        return file
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".tmp")
     arrays: dict[str, Any] = dict(rows)

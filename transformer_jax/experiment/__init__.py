@@ -9,12 +9,14 @@ from transformer_jax.experiment.run import train
 from transformer_jax.experiment.sections import resolve, schema
 from transformer_jax.experiment.setup import prepare, without_data
 from transformer_jax.experiment.shared import Shared, missing, preflight
-from transformer_jax.experiment.uses import evaluate, probe, rehearse
+from transformer_jax.experiment.uses import Judgement, evaluate, judge, probe, rehearse
 
 __all__ = [
+    "Judgement",
     "Predictor",
     "Shared",
     "evaluate",
+    "judge",
     "missing",
     "preflight",
     "prepare",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_jax import paths, types
+from transformer_jax.experiment import evals as kinds
 
 
 def ranges(settings: Mapping[str, Any]) -> None:
@@ -27,17 +28,21 @@ def ranges(settings: Mapping[str, Any]) -> None:
 
 def evals(sections: Mapping[str, Mapping[str, Any]]) -> None:
     """`InputError` for the first number of an evaluator that is out of its range."""
+    several = "one number or more, each"
     for name, section in sections.items():
-        if section["kind"] == "fewshot":
-            shots, seeds, l2 = section["shots"], section["seeds"], section["l2"]
-            several = "one number or more, each"
-            _require(
-                {
-                    f"evals.{name}.shots": (shots, len(shots) > 0 and min(shots) >= 1, f"{several} at least 1"),
-                    f"evals.{name}.seeds": (seeds, seeds >= 1, "at least 1"),
-                    f"evals.{name}.l2": (l2, len(l2) > 0 and min(l2) > 0, f"{several} above 0"),
-                }
-            )
+        rules: dict[str, tuple[Any, bool, str]] = {}
+        if "shots" in section:
+            shots, seeds = section["shots"], section["seeds"]
+            rules["shots"] = (shots, len(shots) > 0 and min(shots) >= 1, f"{several} at least 1")
+            rules["seeds"] = (seeds, seeds >= 1, "at least 1")
+        if "l2" in section:
+            rules["l2"] = (section["l2"], len(section["l2"]) > 0 and min(section["l2"]) > 0, f"{several} above 0")
+        if "k" in section:
+            rules["k"] = (section["k"], len(section["k"]) > 0 and min(section["k"]) >= 1, f"{several} at least 1")
+            rules["temperature"] = (section["temperature"], section["temperature"] > 0, "above 0")
+        if "held_out" in section:
+            rules["held_out"] = (section["held_out"], 0 < section["held_out"] < 1, "between 0 and 1")
+        _require({f"evals.{name}.{key}": rule for key, rule in rules.items()})
 
 
 def _require(rules: Mapping[str, tuple[Any, bool, str]]) -> None:
@@ -49,7 +54,7 @@ def _require(rules: Mapping[str, tuple[Any, bool, str]]) -> None:
 
 def best(keep_best: tuple[str, str] | None, sections: Mapping[str, Mapping[str, Any]], classes: int) -> None:
     """`InputError` unless `checkpoint.keep_best` names a number that an evaluator gives for that many classes."""
-    known = [f"{name}/{metric}" for name, section in sections.items() for metric in metrics(section, classes)]
+    known = [f"{name}/{metric}" for name, section in sections.items() for metric in kinds.metrics(section, classes)]
     if keep_best is not None and keep_best[0] not in known:
         raise types.InputError(
             f"config.checkpoint.keep_best must be a metric of an evaluator and 'max' or 'min': it is {keep_best!r}."
@@ -60,11 +65,3 @@ def best(keep_best: tuple[str, str] | None, sections: Mapping[str, Mapping[str, 
 def evaluator_of(keep_best: tuple[str, str]) -> str:
     """The evaluator that gives the metric: `val` of `val/top1`."""
     return keep_best[0].rpartition("/")[0]
-
-
-def metrics(section: Mapping[str, Any], classes: int) -> list[str]:
-    """The names of the numbers that an evaluator of this section gives."""
-    if section["kind"] == "classification":
-        return ["top1", *(["top5"] if classes >= 5 else []), "loss"]
-    penalties = [""] if len(section["l2"]) == 1 else [f"_l2_{penalty:g}" for penalty in section["l2"]]
-    return [f"{shots}shot{penalty}" for shots in section["shots"] for penalty in penalties]

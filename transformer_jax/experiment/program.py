@@ -106,12 +106,15 @@ class Program:
         low, high = (np.reshape(edge, (1,) * (image.ndim - 1) + (-1,)) for edge in self.pixel_range)
         return image.astype(jnp.float32) * np.float32((high - low) / 255) + np.float32(low)
 
-    def check(self, data: pipeline.Train | pipeline.Evaluate, where: str, *, classes: bool = True) -> None:
-        """`InputError` unless these examples are what the model takes: images, range of pixels and, where its head is
-        used (`classes`), their number and the form of the labels."""
+    def check(
+        self, data: pipeline.Train | pipeline.Evaluate, where: str, *, classes: bool = True, rows: bool = False
+    ) -> None:
+        """`InputError` unless these examples are what the model takes: images, range of pixels, the form of the labels
+        (`rows` of classes, or one class each) and, where its whole head is used (`classes`), their number."""
         config = self.model.config
         if classes:
             self._check_classes(data, where)
+        self._check_labels(data, where, rows)
         if data.image_shape != config.image_shape:
             raise types.InputError(
                 f"Images must have the shape the model takes: config.{where}.preprocess makes (height, width, channels)"
@@ -131,12 +134,16 @@ class Program:
                 f"The model must have a class for each label: it has {classes}, config.{where} has {data.num_classes}."
                 " Judge it on the classes it is trained on."
             )
-        rows = [(), (classes,)] if isinstance(data, pipeline.Train) else [()]
-        if data.label_shape not in rows:
+
+    def _check_labels(self, data: pipeline.Train | pipeline.Evaluate, where: str, rows: bool) -> None:
+        classes = self.model.config.num_classes
+        forms = {(): "an integer", (classes,): "a row of classes"}
+        allowed = list(forms) if isinstance(data, pipeline.Train) else [(classes,) if rows else ()]
+        if data.label_shape not in allowed:
+            remedy = f"End it in multihot({classes})" if rows else "Leave onehot out, or give it the number of classes"
             raise types.InputError(
-                f"A label is {'an integer or a row of classes' if len(rows) == 2 else 'an integer'} here:"
-                f" config.{where}.preprocess makes labels of shape {data.label_shape}, there are {classes} classes."
-                " Leave onehot out, or give it the number of classes of the model."
+                f"A label is {' or '.join(forms[form] for form in allowed)} here: config.{where}.preprocess makes"
+                f" labels of shape {data.label_shape}, there are {classes} classes. {remedy}."
             )
 
     def _predict(self, params: Any, batch: types.Batch) -> Float[Array, "batch classes"]:

@@ -56,7 +56,7 @@ def train(
         setup = setups.prepare(settings, shared)
         settings = setup.settings
         checkpointer = _checkpointer(folder, setup)
-        evaluations = setups.evaluations(setup, shared)
+        evaluations = setups.evaluations(setup, shared, folder)
         begun = _begin(setup, checkpointer, shared, evaluations, stop, _silent if quiet else print)
         setup = setups.continued(setup, begun.clock)
         kept = begun.clock.step if begun.origin == "own" else None

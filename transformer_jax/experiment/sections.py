@@ -1,4 +1,5 @@
-"""The sections of an experiment: each class is one, its fields are the settings and their defaults.
+"""The sections of an experiment: each class is one, its fields are the settings and their defaults. Those of
+evaluators are in `evals`.
 
 `model`, `optim` and `schedule` are the keywords of the constructors they name; the rest is here. A resolved
 experiment is these sections as plain dictionaries with every default filled in: what is printed, saved and compared.
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import ml_collections
 
 from transformer_jax import config, models, paths, types
+from transformer_jax.experiment import evals
 from transformer_jax.optim import optimizers, schedules
 
 Duration = schedules.Duration
@@ -95,45 +97,6 @@ class InitFrom:
     position: Literal["align_corners", "half_pixel", "half_pixel_antialias"] = "align_corners"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification:
-    """Top-1, top-5 and loss over exactly the examples of a split. `every=None`: at the end only."""
-
-    kind: Literal["classification"] = "classification"
-    source: str
-    split: str = "test"
-    preprocess: str
-    batch_size: int
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    data_dir: str | None = None
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    threads: int | None = None
-    workers: int = 0
-    every: Duration | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FewShot:
-    """The ridge probe on frozen features: accuracy on `test_split` from a few shots a class of `train_split`."""
-
-    kind: Literal["fewshot"] = "fewshot"
-    source: str
-    train_split: str = "train"
-    test_split: str = "test"
-    preprocess: str
-    batch_size: int
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    data_dir: str | None = None
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    threads: int | None = None
-    workers: int = 0
-    shots: Sequence[int] = (1, 5, 10, 25)
-    seeds: int = 3
-    l2: Sequence[float] = (1024.0,)
-    every: Duration | None = None
-
-
-EVALS = {"classification": Classification, "fewshot": FewShot}
 SECTIONS = {"data": Data, "train": Train, "parallel": Parallel, "checkpoint": Checkpoint, "init_from": InitFrom}
 Fields = dict[str, config.Field]
 CONVENTIONS = ("activation", "norm_epsilon", "stem_epsilon", "pool_norm")
@@ -203,8 +166,8 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Fields]:
             known["model"][key] = config.Field(known["model"][key].annotation | None, None)
     for name, section in (settings.get("evals") or {}).items():
         where = f"evals.{name}"
-        kinds = config.Field(str, "classification")  # one of EVALS, which `_choose` has checked
-        known[where] = {**config.fields(_choose(section, "kind", EVALS, where)), "kind": kinds}
+        kinds = config.Field(str, "classification")  # one of evals.EVALS, which `_choose` has checked
+        known[where] = {**config.fields(_choose(section, "kind", evals.EVALS, where)), "kind": kinds}
     return known
 
 

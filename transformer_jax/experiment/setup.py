@@ -5,7 +5,8 @@ import functools
 import logging
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ import numpy as np
 
 from transformer_jax import types
 from transformer_jax.data import loading, ops, pipeline
-from transformer_jax.evaluation import classification, fewshot
-from transformer_jax.experiment import checks, sections, weights
+from transformer_jax.evaluation import outputs, predictions
+from transformer_jax.experiment import checks, evals, judges, sections, weights
 from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.optim import optimizers, schedules
@@ -151,8 +152,8 @@ def judged(
     """The program of an experiment that is only evaluated, so that its training data need not be at hand. Conventions
     of the model that it leaves out are those of the weights at `path`.
 
-    Its classes, whose names come too, are those that a classification evaluator reads. Without one the head is not
-    looked at, and there are no names.
+    Its classes, whose names come too, are those that an evaluator of the whole head reads, or where evaluators read a
+    subset of them only, those the weights name. Where none looks at the head there are no names.
     """
     devices.check_backend()
     if not settings["evals"]:
@@ -161,18 +162,28 @@ def judged(
     sharing.preflight(sharing.missing(settings, train=False) + weights.missing(path, "--checkpoint"))
     settings = _with_conventions(settings, shared.weights(path))
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
-    sections = [section for section in settings["evals"].values() if section["kind"] == "classification"]
-    if not sections:
-        return shared.program(_with_classes(settings, settings["model"]["num_classes"] or 1), plan.pixel_range), None
-    source = shared.source(sections[0], sections[0]["split"])
-    return shared.program(_with_classes(settings, source.num_classes), plan.pixel_range), source.class_names
+    headed = [section for kind in evals.HEADED for section in settings["evals"].values() if section["kind"] == kind]
+    whole = [section for section in headed if not section.get("subset")]
+    if whole:
+        names = shared.source(whole[0], whole[0]["split"]).class_names
+    else:
+        names = shared.weights(path).meta.get("class_names") if headed else None
+    classes = len(names) if names else settings["model"]["num_classes"] or 1
+    return shared.program(_with_classes(settings, classes), plan.pixel_range), tuple(names) if names else None
 
 
-def evaluations(setup: Setup, shared: sharing.Shared) -> list[evaluator.Scheduled]:
-    """The evaluators of an experiment and when they run. With a Polyak average, it is the average that is evaluated."""
+def evaluations(setup: Setup, shared: sharing.Shared, folder: Path | None = None) -> list[evaluator.Scheduled]:
+    """The evaluators of an experiment and when they run. With a Polyak average, it is the average that is evaluated.
+
+    Those with `predictions` write them into `folder`, the run directory.
+    """
     average = setup.settings["train"]["average"] is not None
     best, saved = setup.settings["checkpoint"]["keep_best"], setup.steps("checkpoint.every")
     judge = None if best is None else checks.evaluator_of(best)
+    sections = setup.settings["evals"]
+    made = judges.build(
+        sections, setup.program, shared, class_names=setup.data.class_names, keep=_writers(sections, folder)
+    )
     return [
         evaluator.Scheduled(
             item,
@@ -180,32 +191,16 @@ def evaluations(setup: Setup, shared: sharing.Shared) -> list[evaluator.Schedule
             saves=saved if item.name == judge else None,
             average=average,
         )
-        for item in evaluators(setup.settings["evals"], setup.program, shared)
+        for item in made
     ]
 
 
-def evaluators(
-    sections: Mapping[str, Mapping[str, Any]], program: programs.Program, shared: sharing.Shared
-) -> list[evaluator.Evaluator]:
-    """The evaluators of `config.evals`, their data opened."""
-    return [_EVALUATORS[section["kind"]](name, section, program, shared) for name, section in sections.items()]
-
-
-def _classification(
-    name: str, section: Mapping[str, Any], program: programs.Program, shared: sharing.Shared
-) -> evaluator.Evaluator:
-    data = shared.eval_pipeline(name, section, section["split"], program)
-    loss = program.settings["train"]["loss"]
-    return classification.Classification(name, data, program.predict, program.jit.put, loss=loss)
-
-
-def _fewshot(
-    name: str, section: Mapping[str, Any], program: programs.Program, shared: sharing.Shared
-) -> evaluator.Evaluator:
-    splits = section["train_split"], section["test_split"]
-    train, test = (shared.eval_pipeline(name, section, split, program, classes=False) for split in splits)
-    options = {key: section[key] for key in ("shots", "seeds", "l2")}
-    return fewshot.FewShot(name, train, test, program.features, program.jit.put, **options)
-
-
-_EVALUATORS: dict[str, Callable[..., evaluator.Evaluator]] = {"classification": _classification, "fewshot": _fewshot}
+def _writers(sections: Mapping[str, Mapping[str, Any]], folder: Path | None) -> dict[str, outputs.Keep]:
+    """What writes the predictions of the evaluators that are asked for them."""
+    if folder is None:
+        return {}
+    return {
+        name: functools.partial(predictions.write, folder, name)
+        for name, section in sections.items()
+        if section["predictions"]
+    }

@@ -61,10 +61,17 @@ class Shared:
         )
 
     def eval_pipeline(
-        self, name: str, section: Mapping[str, Any], split: str, judged: programs.Program, *, classes: bool = True
+        self,
+        name: str,
+        section: Mapping[str, Any],
+        split: str,
+        judged: programs.Program,
+        *,
+        classes: bool = True,
+        rows: bool = False,
     ) -> pipeline.Evaluate:
         """Every example of a split once, as the evaluator's section says, checked against what the program takes: its
-        classes too, unless only features are read.
+        classes too, unless only features or some of them are read. Labels are `rows` of classes, or one class each.
 
         The batch is rounded up to what divides over the devices: padding is masked, so no number depends on it.
         """
@@ -79,7 +86,7 @@ class Shared:
             workers=section["workers"],
             on_bad_image=section["on_bad_image"],
         )
-        judged.check(data, f"evals.{name}", classes=classes)
+        judged.check(data, f"evals.{name}", classes=classes, rows=rows)
         return data
 
     def weights(self, path: str) -> convert.Source:

@@ -1,5 +1,8 @@
 """What else is done with an experiment: rehearsed, evaluated, probed."""
 
+import dataclasses
+import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,23 +10,69 @@ import jax
 import numpy as np
 
 from transformer_jax import config, types
-from transformer_jax.evaluation import features
+from transformer_jax.evaluation import features, intervals, predictions
 from transformer_jax.evaluation import probe as probes
+from transformer_jax.experiment import judges, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
-from transformer_jax.experiment import weights
 from transformer_jax.training import preemption
 from transformer_jax.transfer import report
 
 
-def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared | None = None) -> dict[str, float]:
-    """Every evaluator of the experiment over the weights at `path`, as `{"val/top1": 0.97}`."""
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What weights are worth: every number of every evaluator, and by evaluator what was predicted for each example."""
+
+    metrics: dict[str, float]
+    """`{"val/top1": 0.97}`."""
+    rows: dict[str, Mapping[str, np.ndarray]]
+    """As `evaluation.predictions` describes them."""
+
+    def with_intervals(self) -> dict[str, float]:
+        """The numbers, beside each accuracy the ends of its 95 % bootstrap interval: `val/top1_low`, `val/top1_high`.
+
+        Only the test examples are taken for a sample: not the shots, the seeds, or the training run.
+        """
+        found = {}
+        for name, value in self.metrics.items():
+            found[name] = value
+            judge, _, metric = name.rpartition("/")
+            if metric in predictions.accuracies(self.rows[judge]):
+                examples = self.metrics.get(f"{judge}/examples", len(self.rows[judge]["label"]))
+                found[f"{name}_low"], found[f"{name}_high"] = intervals.bootstrap(value, int(examples))
+        return found
+
+
+def evaluate(
+    settings: Mapping[str, Any],
+    path: str,
+    *,
+    shared: sharing.Shared | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> dict[str, float]:
+    """Every evaluator of the experiment over the weights at `path`, as `{"val/top1": 0.97}`.
+
+    Those with `predictions` write them into `folder`, where there is one.
+    """
+    return judge(settings, path, shared=shared, folder=folder).metrics
+
+
+def judge(
+    settings: Mapping[str, Any],
+    path: str,
+    *,
+    shared: sharing.Shared | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> Judgement:
+    """`evaluate`, with what was predicted for each example."""
     shared = shared or sharing.Shared()
+    rows: dict[str, Mapping[str, np.ndarray]] = {}
     with preemption.listen() as stop:
         program, ours = setups.judged(settings, path, shared)
-        made = setups.evaluators(settings["evals"], program, shared)
         source = shared.weights(path)
         theirs = source.meta.get("class_names")
+        keep = {name: functools.partial(rows.__setitem__, name) for name in settings["evals"]}
+        made = judges.build(settings["evals"], program, shared, class_names=theirs or ours, keep=keep)
         if ours is not None and theirs is not None and list(theirs) != list(ours):
             raise types.InputError(
                 f"A classifier is judged on the classes it was trained on: {path} knows {_some(theirs)}, the data has"
@@ -38,7 +87,9 @@ def evaluate(settings: Mapping[str, Any], path: str, *, shared: sharing.Shared |
             result = item(params, stop=stop)
             stop.check()
             scores.update({f"{item.name}/{metric}": value for metric, value in result.items()})
-        return scores
+            if folder is not None and settings["evals"][item.name]["predictions"]:
+                predictions.write(folder, item.name, rows[item.name])
+        return Judgement(scores, rows)
 
 
 def _require_unchanged(found: report.Report, path: str, *, head: bool) -> None:
@@ -76,11 +127,17 @@ def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = Non
 
 
 def probe(
-    settings: Mapping[str, Any], splits: Mapping[str, str], *, l2: Sequence[float], shared: sharing.Shared
+    settings: Mapping[str, Any],
+    splits: Mapping[str, str],
+    *,
+    l2: Sequence[float],
+    shared: sharing.Shared,
+    folder: str | os.PathLike[str] | None = None,
 ) -> dict[str, float]:
-    """A linear classifier on frozen features of the weights in `init_from`.
+    """A linear classifier on frozen features of the weights in `init_from`: `top1`, `loss`, `examples` and `l2`.
 
-    The penalty is picked on `dev` after fitting `train`; the classifier of `final` is judged on `test`.
+    The penalty is picked on `dev` after fitting `train`; the classifier of `final` is judged on `test`, and its
+    predictions there are written into `folder`, where there is one, as those of the evaluator `eval`.
     """
     setup = setups.prepare(settings, shared)
     program, section = setup.program, settings["init_from"]
@@ -101,4 +158,7 @@ def probe(
 
     chosen = probes.fit(*read("train"), *read("dev"), classes=classes, l2=l2)
     final = probes.train(*read("final"), classes=classes, l2=chosen.l2)
-    return {**final.measure(*read("test")), "l2": chosen.l2}
+    test = read("test")
+    if folder is not None:
+        predictions.write(folder, "eval", {"label": test.labels, **final.decide(*test)})
+    return {**final.measure(*test), "examples": float(len(test.labels)), "l2": chosen.l2}
