@@ -1,37 +1,52 @@
-"""Your own folder of images: fine-tune a pretrained ViT on it, or train one from scratch.
+"""Your own folder of images: fine-tune a pretrained model on it, or train one from scratch.
 
-Model     ViT, B/16 at 224 x 224 unless asked otherwise
+Model     that of the weights, at its image size unless asked otherwise; from scratch ViT, B/16 at 224 x 224
 Data      PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg, of which a tenth is set aside to judge
 Recipe    the fine-tuning of the ViT paper (2010.11929, appendix B): SGD with momentum, cosine, no weight decay,
           clipping at 1; its batch of 512 and grid of rates are yours to set
-Hardware  one accelerator; on a CPU take variant=Ti/16 and a small size
+Hardware  one accelerator; on a CPU take Ti/16 and a small size
 Expected  UNVERIFIED: it depends on the images
 Command   transformer-jax train --config experiments/transfer/folder.py:photos,weights=B_16.npz --workdir runs/photos
+
+own_images.md beside this file leads from the photographs to a classifier in timm.
 """
 
 import pathlib
+from typing import Any
 
 import ml_collections
 
+from transformer_jax import experiment
+
 
 def get_config(
-    path: str, weights: str = "", variant: str = "B/16", size: str = "224", epochs: str = "20"
+    path: str, weights: str = "", variant: str = "", size: str = "", epochs: str = "20", batch: str = "64"
 ) -> ml_collections.ConfigDict:
-    """`weights` is a run directory of ours, a Google .npz or a .safetensors with our names; none: from scratch."""
-    pixels, parts = int(size), pathlib.Path(path).expanduser()
-    split_by_hand = (parts / "train").is_dir()
-    source = dict(source=f"folder:{path}", arguments={} if split_by_hand else dict(val_fraction=0.1))
+    """`weights` is a run directory of ours, a .npz of Google's, a .safetensors of timm, Hugging Face or ours, or a name
+    on the hub, `hf:org/name`; none: from scratch. `variant` and `size` are those of the weights unless they are given,
+    and B/16 at 224 as long as the weights are not on this machine.
+    """
+    found = experiment.expects(weights) if weights else None
+    model: dict[str, Any] = dict(found.model) if found else dict(name="vit", variant="B/16", image_size=224)
+    model.update({key: value for key, value in (("variant", variant), ("image_size", size and int(size))) if value})
+    scaling = found.pixels if found else "value_range(-1, 1)"
+    shape = model["image_size"]
+    height, width = (shape, shape) if isinstance(shape, int) else shape
+    decode = "decode" if model.get("channels", 3) == 3 else f"decode(channels={model['channels']})"
+    parts = pathlib.Path(path).expanduser()
+    source = dict(source=f"folder:{path}", arguments={} if (parts / "train").is_dir() else dict(val_fraction=0.1))
+
     config = ml_collections.ConfigDict()
-    config.name = f"{parts.name}_{variant.replace('/', '_')}"
-    config.model = dict(name="vit", variant=variant, image_size=pixels)
-    config.data = dict(
-        **source, preprocess=f"decode | inception_crop({pixels}) | flip_lr | value_range(-1, 1)", batch_size=64
-    )
+    config.name = f"{parts.name}_{(model.get('variant') or model['name']).replace('/', '_')}"
+    config.model = model
+    crop = f"{decode} | inception_crop({shape}) | flip_lr | {scaling}"
+    config.data = dict(**source, preprocess=crop, batch_size=int(batch))
     config.optim = dict(name="sgd", momentum=0.9, clip_norm=1.0, weight_decay=0.0)
     config.schedule = dict(name="cosine", base=0.003, warmup="5%")
     config.train = dict(total=f"{epochs} epochs")
-    judged = f"decode | resize_small({pixels * 8 // 7}) | central_crop({pixels}) | value_range(-1, 1)"
-    config.evals = dict(val=dict(**source, split="val", preprocess=judged, batch_size=64, every="1 epoch"))
+    central = f"resize_small({round(height * 8 / 7)}) | central_crop({height})"
+    judged = f"{decode} | {central if height == width else f'resize({height}, {width})'} | {scaling}"
+    config.evals = dict(val=dict(**source, split="val", preprocess=judged, batch_size=int(batch), every="1 epoch"))
     config.checkpoint = dict(every="1 epoch", keep_best=("val/top1", "max"))
     if weights:
         config.init_from = dict(path=weights)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from transformer_jax import types
 from transformer_jax.tools import attention_maps
 
 
@@ -83,7 +84,26 @@ def test_the_overlay_is_brightest_where_the_weight_is():
 
 def test_a_sheet_shows_the_input_the_rollout_and_every_head():
     found = attention_maps.Attention(random(heads=3), pooling([1, 0, 0, 0, 0, 0, 0]))
-    image = np.random.default_rng(0).integers(0, 256, (32, 48, 1), np.uint8)
-    page = np.asarray(attention_maps.sheet(image, found, (2, 3)))
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    page = np.asarray(attention_maps.sheet(image, found, (2, 3), title="a class with a very long name " * 5))
     assert page.shape == (2 * (4 * 32 + 16 + 6) + 6, 3 * (4 * 48 + 6) + 6, 3)  # 5 pictures in 2 rows of 3
-    np.testing.assert_array_equal(page[6 : 6 + 128 : 4, 6 : 6 + 192 : 4], np.broadcast_to(image, (32, 48, 3)))
+    np.testing.assert_array_equal(page[6 : 6 + 128 : 4, 6 : 6 + 192 : 4], image)
+
+
+@pytest.mark.parametrize("pixel_range", [(-1.0, 1.0), ((-2.0, -1.5, -1.0), (2.0, 2.5, 3.0)), (0.0, 255.0)])
+def test_pixels_in_the_range_of_the_model_are_seen_as_they_were(pixel_range):
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    low, high = map(np.array, pixel_range)
+    scaled = (image / 255 * (high - low) + low).astype(np.float32)
+    np.testing.assert_array_equal(attention_maps.visible(scaled, pixel_range), image)
+    np.testing.assert_array_equal(attention_maps.visible(image, pixel_range), image)
+
+
+def test_pixels_of_an_unknown_range_are_stretched_and_grey_ones_are_shown_grey():
+    found = attention_maps.visible(np.array([[[3.0], [5.0]]], np.float32), None)
+    np.testing.assert_array_equal(found, [[[0, 0, 0], [255, 255, 255]]])
+
+
+def test_channels_that_are_no_colours_are_refused():
+    with pytest.raises(types.InputError, match="1 or 3 channels: this model takes 4"):
+        attention_maps.visible(np.zeros((2, 2, 4), np.uint8), None)

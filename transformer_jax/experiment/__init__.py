@@ -1,10 +1,11 @@
 """The composition root: a resolved experiment becomes data, model, optimizer, step and evaluators.
 
 `resolve` checks an experiment file; `train`, `evaluate`, `probe` and `rehearse` run it; `Shared` is what several runs
-of one process have in common. `Predictor` is a checkpoint as a function.
+of one process have in common. `Predictor` is a checkpoint as a function, `expects` what weights want of a model that
+starts from them.
 """
 
-from transformer_jax.experiment.predictor import Predictor
+from transformer_jax.experiment.predictor import Predictor, expects
 from transformer_jax.experiment.run import train
 from transformer_jax.experiment.sections import resolve, schema
 from transformer_jax.experiment.setup import prepare, without_data
@@ -16,6 +17,7 @@ __all__ = [
     "Predictor",
     "Shared",
     "evaluate",
+    "expects",
     "judge",
     "missing",
     "preflight",

@@ -1,34 +1,47 @@
-"""A checkpoint as a function from images to logits."""
+"""A checkpoint as a function from images to logits, and to where the model looks."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import ml_collections
 import numpy as np
+from jaxtyping import Array, Float
 
-from transformer_jax import types
+from transformer_jax import paths, types
 from transformer_jax.data import loading, ops
 from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import sections, weights
+from transformer_jax.transfer import convert
+
+# Settings of a model that every training chooses anew: its head, its regularisation, how it is run.
+_CHOSEN = (
+    *("num_classes", "head_zero", "head_bias", "pre_logits", "dropout", "stochastic_depth"),
+    *("scan", "remat", "attention", "dtype", "param_dtype"),
+)
 
 
 class Predictor:
-    """A checkpoint of ours as a function from images to logits: model, preprocessing and classes come out of it."""
+    """A checkpoint of ours, or weights of a published layout: model, preprocessing and classes come out of it.
 
-    def __init__(self, path: str):
+    `preprocess` replaces the preprocessing: of a run that of its first evaluator, of other weights `published`'s.
+    """
+
+    def __init__(self, path: str, *, preprocess: str | None = None):
         source = weights.load(path)
-        if not source.meta.get("config"):
-            raise types.InputError(
-                f"predict needs a checkpoint with its configuration: {path!r} has none. Take a run directory of ours."
-            )
-        settings = sections.restore(source.meta["config"])
-        judged = next(iter(settings["evals"].values()), settings["data"])
+        settings = _settings(source, preprocess)
         self._loss = settings["train"]["loss"]
-        self.preprocess: str = judged["preprocess"]
+        self.preprocess: str = preprocess or _judged(settings)["preprocess"]
         self.channels: int = settings["model"]["channels"]
-        self.class_names: list[str] = source.meta["class_names"]
         pixel_range = loading.plan(ops.parse(self.preprocess)).pixel_range
         alone = dict(settings, parallel={"mesh": {"data": 1}, "rules": "data"})
         self.program = programs.Program(alone, pixel_range, devices=jax.devices()[:1])
-        fresh = self.program.neutral(self.program.init(jax.random.key(0)).params)
-        self._params = self.program.place(weights.fit(source, self.program, fresh, head="keep").params)
+        self._params = self.program.place(_whole(source, self.program))
+        names = source.meta.get("class_names")
+        self.class_names: list[str] = names or [f"class {i}" for i in range(settings["model"]["num_classes"])]
+        self._attention = self.program.jit.compile(self._maps)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """What logits [..., classes] say of the classes: of one among all, or of each by itself, as it was trained."""
@@ -46,3 +59,139 @@ class Predictor:
             logits = self.program.predict(self._params, self.program.jit.put({"image": padded}))
             rows.append(np.asarray(logits)[: len(part)])
         return np.concatenate(rows)
+
+    def attention(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of one image [height, width, channels] the attention weights [layers, heads, length, length], and those
+        [pools, length] with which its tokens become one vector: a row for each head of a MAP head, else one."""
+        self.require_attention()
+        found = self._attention(self._params, self.program.jit.put({"image": image[None]}))
+        layers, pooling = (np.asarray(part)[0] for part in found)
+        return layers, pooling
+
+    def require_attention(self) -> None:
+        """`InputError` unless there is attention to be seen in this model."""
+        family = self.program.model.family.model
+        if not hasattr(family, "attention_maps"):
+            name = self.program.settings["model"]["name"]
+            raise types.InputError(
+                f"Attention is drawn of a model that has attention: this one is of the family {name!r}."
+                " Leave --attention out, or take the checkpoint of a ViT."
+            )
+
+    def _maps(self, params: Any, batch: types.Batch) -> tuple[jax.Array, jax.Array]:
+        model, image = self.program.model, self.program.scale(batch["image"])
+        layers = model.apply(params, image, method="attention_maps")
+        if model.config.pool == "map":
+            return layers, _probed(params["pool"], model.apply(params, image, method="tokens"))
+        prefix = layers.shape[-1] - math.prod(model.config.grid)
+        read = jnp.arange(layers.shape[-1])
+        if model.config.pool == "gap":
+            taken = read >= prefix
+        else:  # the class token, and the one of the distillation beside it
+            taken = read < 1 + getattr(model.config, "distilled", False)
+        row = taken / taken.sum()
+        return layers, jnp.broadcast_to(row, (len(image), 1, len(row)))
+
+
+def _probed(pool: Mapping[str, Any], tokens: Float[Array, "batch length embed"]) -> Float[Array, "batch heads length"]:
+    """The weights with which the probe of a MAP head takes the tokens."""
+    query, key = (pool["attention"][name] for name in ("query", "key"))
+    asked = jnp.einsum("d,dhk->hk", pool["probe"], query["kernel"]) + query["bias"]
+    offered = jnp.einsum("bld,dhk->blhk", tokens, key["kernel"]) + key["bias"][None, None]
+    return jax.nn.softmax(jnp.einsum("hk,blhk->bhl", asked, offered) / math.sqrt(asked.shape[-1]), axis=-1)
+
+
+class Expected(NamedTuple):
+    """What weights expect of a model that starts from them."""
+
+    model: dict[str, Any]
+    """Keywords of the config of the model, its name among them; what is a choice of every training is left out."""
+    pixels: str
+    """The op that puts pixels where the weights were trained on them: `value_range(-1, 1)`."""
+
+
+def expects(path: str) -> Expected | None:
+    """What the weights at a path, or of a name on the hub, expect; `None` when they are not on this machine."""
+    if weights.missing(path):
+        return None
+    source = weights.load(path)
+    model = {"name": "vit", **convert.model_of(source)}
+    saved = source.meta.get("config")
+    return Expected(
+        {key: value for key, value in model.items() if key not in _CHOSEN},
+        _last_scaling(_judged(saved)["preprocess"]) if saved else pixels(_normalize(source)),
+    )
+
+
+def published(config: Any, scaling: str) -> str:
+    """The usual preprocessing of weights that come without one: the central crop of an image a seventh larger."""
+    height, width, channels = config.image_shape
+    decode = "decode" if channels == 3 else f"decode(channels={channels})"
+    if height == width:
+        size = f"resize_small({round(height * 8 / 7)}) | central_crop({height})"
+    else:
+        size = f"resize({height}, {width})"
+    return f"{decode} | {size} | {scaling}"
+
+
+def pixels(normalize: Mapping[str, Any] | None) -> str:
+    """The op that puts pixels where weights want them, `{"mean": ..., "std": ...}` for pixels from 0 to 1; where
+    Google's want them when that is not known."""
+    if not normalize:
+        return "value_range(-1, 1)"
+    mean, std = (tuple(float(x) for x in normalize[key]) for key in ("mean", "std"))
+    return "value_range(-1, 1)" if {*mean, *std} == {0.5} else f"normalize({mean}, {std})"
+
+
+def _normalize(source: convert.Source) -> Mapping[str, Any] | None:
+    return source.conventions.get("normalize") or source.meta.get("normalize")
+
+
+def _last_scaling(preprocess: str) -> str:
+    found = [stage.strip() for stage in preprocess.split("|") if stage.strip().startswith(("value_range", "normalize"))]
+    return found[-1] if found else "value_range(-1, 1)"
+
+
+def _judged(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section that says how images were judged: the first evaluator, else the training data."""
+    return next(iter(settings["evals"].values()), settings["data"])
+
+
+def _settings(source: convert.Source, preprocess: str | None) -> dict[str, Any]:
+    """The saved experiment, or around the model of other weights one that is only asked for it."""
+    if source.meta.get("config"):
+        return sections.restore(source.meta["config"])
+    model = {"name": "vit", **convert.model_of(source)}
+    if not model.get("num_classes"):
+        raise types.InputError(
+            f"predict needs a classifier: {source.title} has no head. Fine-tune it on your classes first:"
+            " experiments/transfer/own_images.md shows how."
+        )
+    family = programs.functional.models.MODELS[model["name"]]
+    config = family.config(**{key: value for key, value in model.items() if key != "name"})
+    scaling = pixels(_normalize(source))
+    data = dict(source="folder:.", preprocess=preprocess or published(config, scaling))
+    recipe = dict(
+        name="weights",
+        model=model,
+        data=dict(data, batch_size=1),
+        optim=dict(name="sgd"),
+        schedule=dict(name="constant", base=0.0),
+        train=dict(total=1),
+    )
+    return sections.resolve(ml_collections.ConfigDict(recipe))
+
+
+def _whole(source: convert.Source, program: programs.Program) -> types.FlatTree:
+    """The parameters of the program, all of them from the source."""
+    abstract = paths.flatten(program.model.abstract)
+    shapes = paths.unstack(
+        abstract, program.model.stacks, lambda leaf, _: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    )
+    found = weights.fit(source, program, shapes, head="keep")
+    if found.report.missing:
+        raise types.InputError(
+            f"Every parameter of a model that predicts must be in the file: {source.title} has no"
+            f" {', '.join(found.report.missing)}."
+        )
+    return found.params

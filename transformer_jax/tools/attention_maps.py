@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Num, UInt8
 
+from transformer_jax import types
+
 _TILE, _GAP, _CAPTION = 224, 6, 16
 """Small images are enlarged to about `_TILE` pixels; the gap between two images, the height of a caption."""
 _STRENGTH = 0.6  # of the colour over the image
@@ -70,17 +72,33 @@ def overlay(
     return (image * (1 - _STRENGTH) + colour * _STRENGTH).round().astype(np.uint8)
 
 
-def sheet(image: Num[np.ndarray, "height width channels"], found: Attention, grid: tuple[int, int]) -> Any:
-    """A PIL image: the input, the rollout over it, and each head of the last attention over it.
+def visible(
+    image: Num[np.ndarray, "height width channels"], pixel_range: tuple[Any, Any] | None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A preprocessed image as a person sees it. `pixel_range` is where the model wants black and white, a number or one
+    a channel; `None`: its darkest and brightest pixel."""
+    if image.shape[2] not in (1, 3):
+        raise types.InputError(
+            f"Attention is drawn over images of 1 or 3 channels: this model takes {image.shape[2]}. Leave it out."
+        )
+    if image.dtype != np.uint8:
+        low, high = (np.min(image), np.max(image)) if pixel_range is None else map(np.asarray, pixel_range)
+        image = (np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1) * 255).round().astype(np.uint8)
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def sheet(
+    image: UInt8[np.ndarray, "height width 3"], found: Attention, grid: tuple[int, int], *, title: str = "input"
+) -> Any:
+    """A PIL image: the input over its `title`, the rollout over it, and each head of the last attention over it.
 
     A caption says how many times the weight of an even spread the peak has; a colour is relative to that peak.
-    `image` is uint8 of 1 or 3 channels.
     """
-    picture = _enlarged(np.broadcast_to(image, (*image.shape[:2], 3)))
+    picture = _enlarged(image)
     heats = [on_grid(relevance(found), grid), *on_grid(last_heads(found), grid)]
     names = ["rollout", *(f"head {number}" for number in range(1, len(heats)))]
     captions = [f"{name}, peak {heat.max() * heat.size:.1f}x" for name, heat in zip(names, heats, strict=True)]
-    return _tiled([picture, *(overlay(picture, heat) for heat in heats)], ["input", *captions])
+    return _tiled([picture, *(overlay(picture, heat) for heat in heats)], [title, *captions])
 
 
 def _enlarged(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height2 width2 3"]:
@@ -100,5 +118,7 @@ def _tiled(tiles: Sequence[np.ndarray], captions: Sequence[str]) -> Any:
     for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         left, top = number % columns * width + _GAP, number // columns * height + _GAP
         page.paste(Image.fromarray(tile), (left, top))
+        while len(caption) > 1 and pen.textlength(caption) > tile.shape[1]:
+            caption = caption[:-1]
         pen.text((left, top + tile.shape[0] + 1), caption, fill="black")
     return page

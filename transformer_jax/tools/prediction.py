@@ -1,13 +1,22 @@
-"""Class probabilities for image files, or logits for an array, from a checkpoint of ours and nothing else."""
+"""Class probabilities for image files, or logits for an array, from a checkpoint and nothing else."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import csv
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from transformer_jax import experiment, types
-from transformer_jax.data import decoding, image_ops, loading, operation, ops
+from transformer_jax.data import decoding, folder, image_ops, loading, operation, ops
+from transformer_jax.tools import attention_maps
+
+Ranked = list[tuple[str, float]]
+"""Class and probability, the most probable first."""
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def run(
@@ -15,28 +24,65 @@ def run(
     *,
     images: Sequence[str] = (),
     array: str | None = None,
+    preprocess: str | None = None,
     logits: str | None = None,
+    table: str | None = None,
+    attention: str | None = None,
     top: int = 5,
     batch_size: int = 32,
 ) -> Iterator[str]:
-    """One line an image: its name, then `class probability` for the `top` classes. Writes `logits` as .npy if asked.
+    """One line an image: its name, then `class probability` for the `top` classes.
 
-    The model, the preprocessing of its first evaluator and the class names come out of the checkpoint.
+    The model, the preprocessing and the class names come out of the checkpoint. Written if asked for: `logits` as .npy,
+    `table` as .csv, and a picture of the `attention` an image.
     """
     if bool(images) == (array is not None):
         raise types.InputError("predict takes image files or --array X.npy: one of the two, and not both.")
+    if array is not None and preprocess is not None:
+        raise types.InputError("--array holds preprocessed images, so --preprocess goes with image files only.")
     if batch_size < 1 or top < 1:
         raise types.InputError(f"--batch-size and --top must be at least 1: they are {batch_size} and {top}.")
-    if logits is not None and not Path(logits).expanduser().parent.is_dir():
-        raise types.InputError(f"--logits must lie in a directory that exists: {logits!r} does not.")
-    predictor = experiment.Predictor(checkpoint)
-    pixels = _read_array(array) if array is not None else _read_images(images, predictor)
-    names = list(images) or [f"{array}[{i}]" for i in range(len(pixels))]
-    found = predictor.logits(pixels, batch_size=batch_size)
+    for option, path in (("--logits", logits), ("--csv", table), ("--attention", attention)):
+        if path is not None and not Path(path).expanduser().parent.is_dir():
+            raise types.InputError(f"{option} must lie in a directory that exists: {path!r} does not.")
+    if attention is not None and Path(attention).suffix.lower() not in _PICTURES:
+        raise types.InputError(f"--attention names a picture ({' '.join(_PICTURES)}): {attention!r} does not.")
+    todo = _expand(images) if array is None else _read_array(array)
+    predictor = experiment.Predictor(checkpoint, preprocess=preprocess)
+    if attention is not None:
+        predictor.require_attention()
+    kept, number = [], 0
+    with _table(table, min(top, len(predictor.class_names))) as write:
+        for names, pixels in _batches(todo, array, predictor, batch_size):
+            found = predictor.logits(pixels, batch_size=batch_size)
+            kept += [found] if logits is not None else []
+            for name, image, row in zip(names, pixels, found, strict=True):
+                ranked = _ranked(predictor.probabilities(row), predictor.class_names, top)
+                write(name, ranked)
+                if attention is not None:
+                    _draw(predictor, image, ranked, _numbered(attention, number, len(todo)))
+                number += 1
+                yield f"{name}  {'  '.join(f'{word} {probability:.4f}' for word, probability in ranked)}"
     if logits is not None:
-        np.save(Path(logits).expanduser(), found)
-    for name, row in zip(names, found, strict=True):
-        yield f"{name}  {_ranked(predictor.probabilities(row), predictor.class_names, top)}"
+        np.save(Path(logits).expanduser(), np.concatenate(kept))
+
+
+def _expand(images: Sequence[str]) -> list[str]:
+    """The files, and in the place of a directory the images at any depth below it, sorted."""
+    missing = [path for path in images if not Path(path).expanduser().exists()]
+    if missing:
+        raise types.InputError(f"Every image must be a file: {', '.join(missing)} do not exist.")
+    files = []
+    for path in images:
+        here = Path(path).expanduser()
+        if not here.is_dir():
+            files.append(path)
+            continue
+        below = sorted(str(file) for file in here.rglob("*") if file.suffix.lower() in folder.SUFFIXES)
+        if not below:
+            raise types.InputError(f"A directory must hold images ({' '.join(folder.SUFFIXES)}): {path!r} holds none.")
+        files += below
+    return files
 
 
 def _read_array(path: str) -> np.ndarray:
@@ -56,30 +102,67 @@ def _read_array(path: str) -> np.ndarray:
     return pixels
 
 
-def _read_images(paths: Sequence[str], predictor: Any) -> np.ndarray:
-    """The files, preprocessed as in the evaluation of the run."""
-    missing = [path for path in paths if not Path(path).expanduser().is_file()]
-    if missing:
-        raise types.InputError(f"Every image must be a file: {', '.join(missing)} do not exist.")
+def _batches(
+    todo: Sequence[str] | np.ndarray, array: str | None, predictor: experiment.Predictor, batch_size: int
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Names and pixels of up to `batch_size` images at a time, so that a large folder needs little memory."""
+    if array is not None:
+        yield [f"{array}[{i}]" for i in range(len(todo))], np.asarray(todo)
+        return
     plan = loading.plan(ops.parse(predictor.preprocess))
-    todo = [*plan.fixed, *plan.drawn]
-    if not any(isinstance(op, image_ops.Decode) for op in todo):  # a recipe of embedded data has pixels from the start
-        todo.insert(0, image_ops.Decode(channels=predictor.channels))
-    return np.stack([_read_image(path, todo) for path in paths])
+    steps = [*plan.fixed, *plan.drawn]
+    if not any(isinstance(op, image_ops.Decode | image_ops.DecodeAndInceptionCrop) for op in steps):
+        steps.insert(0, image_ops.Decode(channels=predictor.channels))  # embedded data has pixels from the start
+    with futures.ThreadPoolExecutor() as pool:
+        for start in range(0, len(todo), batch_size):
+            names = list(todo[start : start + batch_size])
+            pixels = list(pool.map(lambda path: _read_image(path, steps), names))
+            if len({image.shape for image in pixels}) > 1:
+                raise types.InputError(
+                    f"Images must have one shape after their preprocessing: {predictor.preprocess!r} leaves"
+                    f" {sorted({image.shape for image in pixels})[:3]}. Add a resize or a crop to it."
+                )
+            yield names, np.stack(pixels)
 
 
-def _read_image(path: str, todo: Sequence[operation.Op]) -> np.ndarray:
+def _read_image(path: str, steps: Sequence[operation.Op]) -> np.ndarray:
     example: dict[str, Any] = {"image": Path(path).expanduser().read_bytes(), "label": 0, "id": path}
     rng = np.random.default_rng(0)
     try:
-        for op in todo:
+        for op in steps:
             example = op(example, rng)
     except decoding.BadImage as error:
         raise types.InputError(f"An image must be readable: {path}: {error}. Mend it or leave it out.") from error
     return np.asarray(example["image"])
 
 
-def _ranked(probability: np.ndarray, class_names: Sequence[str], top: int) -> str:
-    """The most probable classes, best first."""
+def _ranked(probability: np.ndarray, class_names: Sequence[str], top: int) -> Ranked:
     best = np.argsort(-probability, kind="stable")[:top]
-    return "  ".join(f"{class_names[i]} {probability[i]:.4f}" for i in best)
+    return [(class_names[i], float(probability[i])) for i in best]
+
+
+@contextlib.contextmanager
+def _table(path: str | None, top: int) -> Generator[Callable[[str, Ranked], None]]:
+    """What writes a row an image: `path,class,probability`, then `class_2,probability_2` and so on."""
+    if path is None:
+        yield lambda name, ranked: None
+        return
+    with Path(path).expanduser().open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        more = [f"{word}_{rank}" for rank in range(2, top + 1) for word in ("class", "probability")]
+        rows.writerow(["path", "class", "probability", *more])
+        yield lambda name, ranked: rows.writerow([name, *(cell for w, p in ranked for cell in (w, f"{p:.6f}"))])
+
+
+def _numbered(path: str, number: int, total: int) -> Path:
+    """`OUT.png` for the only image, `OUT_0.png`, `OUT_1.png`, ... for several."""
+    here = Path(path).expanduser()
+    return here if total == 1 else here.with_stem(f"{here.stem}_{number}")
+
+
+def _draw(predictor: experiment.Predictor, image: np.ndarray, ranked: Ranked, path: str | os.PathLike[str]) -> None:
+    layers, pooling = predictor.attention(image)
+    found = attention_maps.Attention(layers, pooling)
+    title = f"{ranked[0][0]} {ranked[0][1]:.4f}"
+    picture = attention_maps.visible(image, predictor.program.pixel_range)
+    attention_maps.sheet(picture, found, predictor.program.model.config.grid, title=title).save(path)
