@@ -34,20 +34,26 @@ def contact_sheet(
     tiles, captions = [], []
     positions = np.arange(min(count, len(source)))
     for epoch, index in order.Order(len(source), seed=seed)(positions):
-        rng = order.generator(seed, epoch, index)
-        example: dict[str, Any] = dict(source[index])
-        text, name = caption(source, example["label"]), example.get("id", "")
-        try:
-            for step in steps:
-                example = step(example, rng)
-        except decoding.BadImage as error:
-            raise types.InputError(f"Bad image, example {index}, {name}: {error}. Mend or remove it.") from error
-        tiles.append(_pixels(example, preprocess))
-        captions.append(text)
+        example = source[index]
+        tiles.append(shown(example, steps, order.generator(seed, epoch, index), where=f"example {index}"))
+        captions.append(caption(source, example["label"]))
     try:
-        _sheet(tiles, captions).save(path, "PNG")
+        sheet(tiles, captions).save(path, "PNG")
     except OSError as error:
         raise types.InputError(f"A contact sheet is written to a file: {os.fspath(path)}: {error.strerror}.") from error
+
+
+def shown(
+    example: dict[str, Any], steps: Sequence[operation.Op], rng: np.random.Generator, *, where: str
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The image of an example as the steps leave it, as RGB."""
+    name, example = example.get("id", ""), dict(example)
+    try:
+        for step in steps:
+            example = step(example, rng)
+    except decoding.BadImage as error:
+        raise types.InputError(f"Bad image, {where}, {name}: {error}. Mend or remove it.") from error
+    return _pixels(example)
 
 
 def caption(source: sources.Source, label: Any) -> str:
@@ -56,13 +62,13 @@ def caption(source: sources.Source, label: Any) -> str:
     return " ".join(names) or "(no label)"
 
 
-def _pixels(example: dict[str, Any], preprocess: Any) -> UInt8[np.ndarray, "height width 3"]:
+def _pixels(example: dict[str, Any]) -> UInt8[np.ndarray, "height width 3"]:
     """The image of a processed example as RGB, whatever its channels and range."""
     image = example.get("image")
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] not in (1, 3):
         found = type(image).__name__ if not isinstance(image, np.ndarray) else f"an array of shape {image.shape}"
         raise types.InputError(
-            f"A preview needs a decoded image of 1 or 3 channels after {preprocess!r}, not {found}."
+            f"A preview needs a decoded image of 1 or 3 channels, not {found}."
             ' Begin with "decode" and keep the field "image".'
         )
     if image.dtype != np.uint8:
@@ -71,7 +77,8 @@ def _pixels(example: dict[str, Any], preprocess: Any) -> UInt8[np.ndarray, "heig
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def _sheet(tiles: Sequence[np.ndarray], captions: Sequence[str]) -> Any:
+def sheet(tiles: Sequence[np.ndarray], captions: Sequence[str]) -> Any:
+    """The images in rows, each above its caption of a line or more, as one image of Pillow's."""
     from PIL import Image, ImageDraw
 
     largest = max(max(tile.shape[:2]) for tile in tiles)
@@ -79,15 +86,17 @@ def _sheet(tiles: Sequence[np.ndarray], captions: Sequence[str]) -> Any:
     side = largest * zoom
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
-    width, height = side + _GAP, side + _GAP + _CAPTION
-    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
-    pen = ImageDraw.Draw(sheet)
-    for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+    lines = max(text.count("\n") + 1 for text in captions)
+    width, height = side + _GAP, side + _GAP + _CAPTION * lines
+    page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
+    pen = ImageDraw.Draw(page)
+    for number, (tile, text) in enumerate(zip(tiles, captions, strict=True)):
         left, top = number % columns * width + _GAP, number // columns * height + _GAP
         image = Image.fromarray(np.ascontiguousarray(tile))
-        sheet.paste(image.resize((tile.shape[1] * zoom, tile.shape[0] * zoom), Image.Resampling.NEAREST), (left, top))
-        pen.text((left, top + side), _fitted(caption, side, pen), fill="black")
-    return sheet
+        page.paste(image.resize((tile.shape[1] * zoom, tile.shape[0] * zoom), Image.Resampling.NEAREST), (left, top))
+        for line, words in enumerate(text.split("\n")):
+            pen.text((left, top + side + line * _CAPTION), _fitted(words, side, pen), fill="black")
+    return page
 
 
 def _fitted(caption: str, width: int, pen: Any) -> str:
