@@ -194,3 +194,42 @@ def test_a_wrong_checksum_is_an_error(tmp_path):
     assert convert.load(tmp_path / "x.npz", sha256=digest.upper()).sha256 == digest
     with pytest.raises(types.InputError, match=f"must be 00ff: it is {digest}"):
         convert.load(tmp_path / "x.npz", sha256="00ff")
+
+
+def test_patches_of_another_size_are_resized_when_that_is_allowed(tmp_path):
+    source, target = _file(tmp_path, pre_logits=False), _model()
+    target["embedding/kernel"] = np.zeros((6, 6, 3, fakes.WIDTH), np.float32)
+    with pytest.raises(types.InputError, match=r"(?s)\(4, 4, 3, 8\) in the file.*init_from.patch='pinv' resizes"):
+        convert.apply(source, target)
+    with pytest.raises(types.InputError, match="init_from.patch must be one of error, pinv"):
+        convert.apply(source, target, patch="bilinear")
+    params, report = convert.apply(source, target, patch="pinv")
+    expected = surgery.resize_patch(source.params["embedding/kernel"], (6, 6))
+    np.testing.assert_array_equal(params["embedding/kernel"], expected)
+    assert report.resized == {"embedding/kernel": "4 x 4 -> 6 x 6 pixels (pseudo-inverse)"}
+
+
+def test_heads_that_were_inferred_follow_the_model(tmp_path):
+    ours = _model()
+    formats.write_safetensors(tmp_path / "x.safetensors", layouts.write(ours, "timm").arrays, {})
+    source = convert.load(tmp_path / "x.safetensors")
+    assert not source.heads_known and source.params["blocks/0/attention/query/kernel"].shape == (8, 1, 8)
+    params, report = convert.apply(source, ours)
+    assert set(report.loaded) == set(ours)
+    assert all(_equal(params[path], ours[path]) for path in ours)
+
+
+def test_both_heads_and_both_prefix_rows_of_a_distilled_model_are_known():
+    source = _model() | {"dist": np.ones(fakes.WIDTH, np.float32)}
+    source |= {f"head_dist/{leaf}": source[f"head/{leaf}"] + 1 for leaf in ("kernel", "bias")}
+    source["position"] = np.arange(11.0 * fakes.WIDTH, dtype=np.float32).reshape(11, -1)
+    target = {path: leaf * 0 for path, leaf in source.items()}
+    target["position"] = np.zeros((2 + 16, fakes.WIDTH), np.float32)
+    params, report = convert.apply(source, target, head="reset")
+    assert report.resized == {"position": "2 + 3 x 3 -> 2 + 4 x 4 tokens (align_corners)"}
+    np.testing.assert_array_equal(params["position"][:2], source["position"][:2])
+    assert set(report.reset) == {"head/kernel", "head/bias", "head_dist/kernel", "head_dist/bias"}
+    plain = {path: leaf for path, leaf in _model().items()}
+    params, report = convert.apply(source, plain)
+    np.testing.assert_array_equal(params["position"], source["position"][[0, *range(2, 11)]])
+    assert set(report.unused) == {"dist", "head_dist/kernel", "head_dist/bias"}

@@ -75,3 +75,23 @@ def test_rows_that_are_not_the_grid_are_an_error():
 def test_an_unknown_method_lists_the_known():
     with pytest.raises(types.InputError, match="one of align_corners, half_pixel, half_pixel_antialias, not 'cubic'"):
         surgery.resize_position(_position((2, 2)), (2, 2), (3, 3), method="cubic")
+
+
+@pytest.mark.parametrize(("source", "target"), [((16, 16), (24, 24)), ((8, 8), (8, 12)), ((4, 6), (9, 7))])
+def test_a_kernel_for_larger_patches_sees_in_resized_patches_what_it_saw_before(source, target):
+    rng = np.random.default_rng(0)
+    kernel, patch = rng.normal(size=(*source, 3, 5)), rng.normal(size=(*source, 3))
+    resized = jax.image.resize(patch, (*target, 3), "bilinear", antialias=False)
+    found = np.tensordot(np.asarray(resized, np.float64), surgery.resize_patch(kernel, target), axes=3)
+    np.testing.assert_allclose(found, np.tensordot(patch, kernel, axes=3), atol=1e-4)  # jax resizes in float32
+
+
+def test_a_kernel_for_smaller_patches_is_the_nearest():
+    kernel = np.random.default_rng(0).normal(size=(8, 8, 1, 4)).astype(np.float32)
+    rows = surgery.matrix("half_pixel", 8, 4)
+    resize = np.kron(rows, rows)
+    nearest = np.linalg.lstsq(resize.T, kernel.reshape(64, 4).astype(np.float64))[0]  # of any kernel, over white noise
+    small = surgery.resize_patch(kernel, (4, 4))
+    np.testing.assert_allclose(small.reshape(16, 4), nearest, atol=1e-6)
+    assert small.dtype == np.float32
+    np.testing.assert_allclose(surgery.resize_patch(kernel, (8, 8)), kernel, atol=1e-6)

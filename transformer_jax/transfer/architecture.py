@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax import models, types
-from transformer_jax.models import vit_variants
+from transformer_jax.models import vit, vit_variants
 from transformer_jax.transfer import surgery
 
 
@@ -98,15 +98,16 @@ def heads(flat: types.FlatTree, told: Mapping[str, Any]) -> tuple[int, bool]:
     return (width // 64 if width and width % 64 == 0 else 1), False
 
 
-def patches(told: Mapping[str, Any]) -> int | None:
-    """The number of patches of a model's settings, where they tell it."""
-    if not told.get("image_size") or told.get("stem") is not None:
+def grid(told: Mapping[str, Any]) -> surgery.Grid | None:
+    """The grid of patches of a model's settings, where they tell it."""
+    if not told.get("image_size") or not (told.get("patch") or told.get("variant")):
         return None
-    patch = told.get("patch") or str(told.get("variant") or "").partition("/")[2]
-    if not patch or "+" in str(told.get("variant") or ""):
+    known = {field.name for field in dataclasses.fields(vit.Config)}
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items() if name in known}
+    try:
+        return vit.Config(**settings).grid
+    except types.InputError:  # settings of another model, or too few
         return None
-    sides = [size if isinstance(size, list | tuple) else (size, size) for size in (told["image_size"], patch)]
-    return math.prod(int(whole) // int(part) for whole, part in zip(*sides, strict=True))
 
 
 def summary(flat: types.FlatTree) -> str:

@@ -5,6 +5,7 @@ initial values.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transformer_jax import paths, types
-from transformer_jax.transfer import architecture, companions, export, formats, layouts, sniffing, surgery
+from transformer_jax.transfer import architecture, companions, export, formats, layouts, mismatch, sniffing, surgery
 from transformer_jax.transfer.report import Report
 
 HEADS = ("auto", "keep", "reset")
-_SHOWN = 8  # faults in one error message
+PATCHES = ("error", "pinv")
+_HEAD = ("head/", "head_dist/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,8 @@ def load(path: str | Path, *, sha256: str | None = None) -> Source:
     notes = companions.read(sniffing.local(path), stored.meta)
     key, wrapper = layouts.find(stored.arrays)
     told = {**notes.settings, **notes.model}
-    found = layouts.read(stored.arrays, key, wrapper=wrapper, patches=architecture.patches(told))
+    grid = architecture.grid(told)
+    found = layouts.read(stored.arrays, key, wrapper=wrapper, patches=grid and math.prod(grid))
     params, known = found.params, True
     if key in layouts.LAYOUTS and layouts.LAYOUTS[key].flattened:
         heads, known = architecture.heads(params, told)
@@ -93,7 +96,7 @@ def model_of(source: Source) -> dict[str, Any]:
     The saved config where there is one; else what names and shapes tell, and the conventions of the layout.
     Raises `InputError` when the file tells too little.
     """
-    saved = (source.meta.get("config") or {}).get("model") or source.meta.get("model")
+    saved = _saved(source)
     if saved:
         return {"name": "vit", **{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}}
     return architecture.model(source.params, source.conventions, source.title)
@@ -129,31 +132,34 @@ def apply(
     target_prefix: int | None = None,
     source_classes: Sequence[str] | None = None,
     target_classes: Sequence[str] | None = None,
+    patch: str = "error",
 ) -> Converted:
     """The target's parameters with the source's values; where those are reset or missing, the target's own leaves.
 
     So `target` holds freshly initialised arrays, or shapes where the caller fills the gaps. `head`: `auto` keeps it
     when shapes and classes (as far as both are known) are the same, `keep` insists on the shapes, `reset` does not
-    look. Grids are squares and prefix tokens the class token unless they are given. Values take the target's dtypes.
+    look. Grids are squares and prefix tokens the class and distillation tokens unless they are given or saved with the
+    source. `patch="pinv"` resizes patches of another size (`surgery.resize_patch`). Values take the target's dtypes.
     Raises `InputError` when anything but head and position embedding is missing or has another shape.
     """
     source = source if isinstance(source, Source) else Source(source)
     if head not in HEADS:
         raise types.InputError(f"init_from.head must be one of {', '.join(HEADS)}, not {head!r}.")
-    found = dict(source.params)
+    paths.one_of("init_from.patch", patch, PATCHES)
+    found = _regrouped(source, target)
     reset = _reset_head(found, target, head, source_classes, target_classes)
-    resized = {}
+    resized = _resize_patch(found, target) if patch == "pinv" else {}
     if "position" in found and "position" in target and _same_width(found["position"], target["position"]):
-        old = _Tokens.of(found, source_grid, source_prefix)
+        old = _Tokens.of(found, source_grid or architecture.grid(_saved(source)), source_prefix)
         new = _Tokens.of(target, target_grid, target_prefix)
         if old != new:
             found["position"] = surgery.resize_position(
                 found["position"], old.grid, new.grid, prefix=old.prefix, target_prefix=new.prefix, method=position
             )
             resized["position"] = f"{old} -> {new} tokens ({position})"
-    free = {path for path in target if path == "position" or path.startswith("head/")}
+    free = {path for path in target if path == "position" or path.startswith(_HEAD)}
     missing = tuple(path for path in target if path in free and path not in found)
-    _require_fit(source, found, target, skip=set(reset) | set(missing))
+    mismatch.require_fit(source.title, source.layout, found, target, source.unused, skip={*reset, *missing})
     params, cast = {}, {}
     for path, leaf in target.items():
         params[path] = leaf if path in reset or path in missing else _cast(found[path], leaf.dtype, cast)
@@ -170,7 +176,7 @@ class _Tokens(NamedTuple):
 
     @classmethod
     def of(cls, flat: types.FlatTree, grid: surgery.Grid | None, prefix: int | None) -> "_Tokens":
-        prefix = int("cls" in flat) if prefix is None else prefix
+        prefix = ("cls" in flat) + ("dist" in flat) if prefix is None else prefix
         return cls(prefix, surgery.grid_of(flat["position"].shape[0], prefix=prefix, grid=grid))
 
     def __str__(self) -> str:
@@ -185,7 +191,7 @@ def _reset_head(
     target_classes: Sequence[str] | None,
 ) -> dict[str, str]:
     """Paths of the target's head that keep their fresh values although the source has a head, and why."""
-    ours = [path for path in target if path.startswith("head/")]
+    ours = [path for path in target if path.startswith(_HEAD)]
     theirs = [path for path in ours if path in found]
     shapes = {path: (tuple(found[path].shape), tuple(target[path].shape)) for path in theirs}
     differ = {path: pair for path, pair in shapes.items() if pair[0] != pair[1]}
@@ -210,50 +216,26 @@ def _reset_head(
     return {}
 
 
-def _require_fit(source: Source, found: types.FlatTree, target: types.FlatTree, *, skip: set[str]) -> None:
-    """Raises `InputError` unless every path of the target, but for `skip`, is there in its shape."""
-    spare = [path for path in found if path not in target] + list(source.unused)
-    faults = []
-    for path, leaf in target.items():
-        if path in skip:
-            continue
-        if path not in found:
-            faults.append(f"{path}: missing in the file{_near(path, spare, source.layout)}")
-        elif tuple(found[path].shape) != tuple(leaf.shape):
-            faults.append(f"{path}: {tuple(found[path].shape)} in the file, {tuple(leaf.shape)} in the model.")
-    if not faults:
-        return
-    more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-    raise types.InputError(
-        "All weights but head and position embedding must be in the file in the shapes of the model:"
-        f" {len(faults)} of {len(target)} are not.\n"
-        + "\n".join([f"  {fault}" for fault in faults[:_SHOWN]] + more)
-        + f"\nThe file: {source.title}, {architecture.summary(source.params)}"
-        + f"\nThe model: {architecture.summary(target)}"
-        + f"\nChoose the model after the file.{_remedy(source.params, target)}"
-    )
+def _saved(source: Source) -> Mapping[str, Any]:
+    """The settings of the model that were saved with the weights, if any."""
+    return (source.meta.get("config") or {}).get("model") or source.meta.get("model") or {}
 
 
-def _near(path: str, spare: Sequence[str], layout: str) -> str:
-    """The unused names of the file that look like the missing one, by its name in the layout of the file."""
-    theirs = layouts.rename(path, layout) if layout in layouts.LAYOUTS else None
-    called = f", where it would be {theirs!r}" if theirs and theirs != path else ""
-    return called + "." + (paths.did_you_mean(theirs or path, spare) or " Nothing in the file has a similar name.")
+def _regrouped(source: Source, target: types.FlatTree) -> types.FlatTree:
+    """The source's parameters, in as many heads as the model where their number was only inferred."""
+    query = target.get("blocks/0/attention/query/kernel")
+    if source.heads_known or query is None:
+        return dict(source.params)
+    return surgery.split_heads(source.params, query.shape[1])
 
 
-def _remedy(found: types.FlatTree, target: types.FlatTree) -> str:
-    """Settings that would make the model like the file, where one setting does."""
-    remedies = {
-        "pre_logits/kernel": ("model.pre_logits=False", "a hidden layer before the head"),
-        "cls": ("model.pool='gap'", "a class token"),
-        "registers": ("model.registers=0", "registers"),
-    }
-    hints = [
-        f" {setting} builds it without {what}, which the file lacks."
-        for path, (setting, what) in remedies.items()
-        if path in target and path not in found
-    ]
-    return "".join(hints)
+def _resize_patch(found: types.FlatTree, target: types.FlatTree) -> dict[str, str]:
+    """Resizes the patch embedding in place where the model has other patches, and says how."""
+    old, new = (flat["embedding/kernel"].shape if "embedding/kernel" in flat else () for flat in (found, target))
+    if len(old) != 4 or len(new) != 4 or old[:2] == new[:2]:
+        return {}
+    found["embedding/kernel"] = surgery.resize_patch(np.asarray(found["embedding/kernel"]), (new[0], new[1]))
+    return {"embedding/kernel": f"{old[0]} x {old[1]} -> {new[0]} x {new[1]} pixels (pseudo-inverse)"}
 
 
 def _same_width(old: Any, new: Any) -> bool:

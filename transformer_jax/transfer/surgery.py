@@ -44,6 +44,22 @@ def resize_position(
     return _concatenate(front, grid)
 
 
+def resize_patch(
+    kernel: Float[np.ndarray, "height width channels embed"], target: Grid
+) -> Float[np.ndarray, "new_height new_width channels embed"]:
+    """A patch embedding for patches of another size (FlexiViT, 2212.08013, section 3.4).
+
+    Bilinear resizing of a patch (centres of pixels, no antialiasing) is a matrix. The new kernel is the pseudo-inverse
+    of its transpose, times the old one: for larger patches its product with a resized patch is that of the old one
+    with the patch itself; for smaller ones it is the nearest in the mean over white noise.
+    """
+    height, width, channels, embed = kernel.shape
+    rows, columns = (matrix("half_pixel", *sizes) for sizes in zip((height, width), target, strict=True))
+    inverse = np.linalg.pinv(np.kron(rows, columns).T)
+    flat = inverse @ kernel.astype(np.float64).reshape(height * width, channels * embed)
+    return flat.reshape(*target, channels, embed).astype(kernel.dtype)
+
+
 def split_heads(params: types.FlatTree, heads: int) -> types.FlatTree:
     """Attention whose heads lie side by side, `heads` of them. Raises `InputError` when they do not divide it."""
     split = {}

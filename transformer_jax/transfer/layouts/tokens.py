@@ -22,7 +22,7 @@ def read(params: dict[str, np.ndarray], style: rules.Style, *, usual: str, patch
     counts = {"own": own, "all": own + registers, "grid": 0}
     kinds = sorted(counts, key=lambda kind: kind != usual)
     left = {kind: table.shape[0] - counts[kind] for kind in kinds}
-    fits = [kind for kind in kinds if (left[kind] == patches if patches else _square(left[kind]))]
+    fits = [kind for kind in kinds if left[kind] == patches] or [kind for kind in kinds if _square(left[kind])]
     kind = style["position_rows"] = (fits or [usual])[0]
     if kind == "grid":
         params["position"] = np.concatenate([np.zeros((own, table.shape[1]), table.dtype), table]) if own else table
