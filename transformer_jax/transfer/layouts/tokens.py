@@ -19,7 +19,7 @@ def read(params: dict[str, np.ndarray], style: rules.Style, *, usual: str, patch
     if "position" not in params:
         return
     table, (own, registers) = params["position"], _counts(params)
-    counts = {"own": own, "all": own + registers, "grid": 0}
+    counts = {"own": own, "grid": 0, "all": own + registers}
     kinds = sorted(counts, key=lambda kind: kind != usual)
     left = {kind: table.shape[0] - counts[kind] for kind in kinds}
     fits = [kind for kind in kinds if left[kind] == patches] or [kind for kind in kinds if _square(left[kind])]
