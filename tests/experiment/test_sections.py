@@ -31,7 +31,7 @@ def test_a_saved_experiment_is_restored_from_json():
         ({"optim.nam": "sgd"}, "there is no such setting. Did you mean 'optim.name'"),
         ({"optim.name": "adamax"}, "config.optim.name must be one of sgd, adam, adamw, adafactor, not 'adamax'"),
         ({"optim.momentum": "0.9"}, "--config.optim.momentum: there is no such setting"),
-        ({"evals.val.kind": "fewsho"}, "must be one of classification, fewshot, not 'fewsho'"),
+        ({"evals.val.kind": "fewsho"}, "must be one of classification, multilabel, fewshot, knn, probe, not 'fewsho'"),
         ({"train.loss": "hinge"}, "one of 'softmax', 'sigmoid'"),
         ({"data.batch_size": "None"}, "--config.data.batch_size=None: the value must be int"),
         ({"evals.test.split": "test"}, "--config.evals.test.split: there is no such setting. Did you mean"),
