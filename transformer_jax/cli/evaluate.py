@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 from transformer_jax.cli import main
 
@@ -10,11 +11,23 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     main.add_config(parser)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="run directory, checkpoint or weights file")
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="write report.html there: worst classes, confusions, the most confident errors as images; and the"
+        " predictions of evaluators that have predictions=True",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one JSON object of metrics."""
+    """Print one JSON object of metrics, accuracies with the ends of their 95 % bootstrap interval."""
     from transformer_jax import config, experiment
+    from transformer_jax.tools import judgement
 
-    resolved = experiment.resolve(config.load(arguments.config), arguments.overrides)
-    print(json.dumps(experiment.evaluate(resolved, arguments.checkpoint)))
+    resolved, shared = experiment.resolve(config.load(arguments.config), arguments.overrides), experiment.Shared()
+    folder = None if arguments.report is None else judgement.folder(arguments.report)
+    found = experiment.judge(resolved, arguments.checkpoint, shared=shared, folder=folder)
+    print(json.dumps(found.with_intervals()))
+    if folder is not None:
+        page = judgement.write(folder, resolved, found, shared=shared, subtitle=arguments.checkpoint)
+        print(f"wrote {page}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Plots of a run, and a page to look at them: one self-contained HTML file, for light and dark screens."""
 
+import base64
 import dataclasses
 import html
 import io
@@ -9,11 +10,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float, Int
+
 from transformer_jax.training import reporting
 
 PAGE = "report.html"
 _COLORS = ("#3b82c4", "#e07b39", "#3a9d6e", "#b1569e", "#8a8f2a", "#c4544f", "#5f6fd0", "#7d7d7d")
 _salts = itertools.count()
+_NAMED, _NUMBERED = 40, 16  # of a matrix: so many classes are named, so many have their counts written out
 _INK = "#123456"  # replaced by `currentColor`: text and axes take the colour of the page
 
 
@@ -35,13 +40,22 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
+class Picture:
+    """Pixels, and what they show in words."""
+
+    png: bytes
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading, some text, a table (the first row is its head), figures."""
+    """A heading, some text, a table (the first row is its head), figures, pictures."""
 
     title: str
     text: str = ""
     table: Sequence[Sequence[Any]] = ()
     figures: Sequence[Figure] = ()
+    pictures: Sequence[Picture] = ()
 
 
 def curves(
@@ -78,6 +92,37 @@ def curves(
     if len(series) > 1:
         axes.legend(frameon=False, labelcolor=_INK)
     _ink(axes)
+    return Figure(svg=_svg(figure, title), png=_png(figure))
+
+
+def matrix(
+    counts: Float[np.ndarray, "rows columns"] | Int[np.ndarray, "rows columns"],
+    names: Sequence[str],
+    *,
+    title: str = "",
+    x: str = "predicted",
+    y: str = "true",
+) -> Figure:
+    """Counts as a grid of squares, each as dark as its share of its row; the numbers stand in small ones."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import to_rgb
+    from matplotlib.figure import Figure as Canvas
+
+    figure = Canvas(figsize=(6.4, 6.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    colors = np.broadcast_to(to_rgb(_COLORS[0]), (*counts.shape, 3))
+    axes.imshow(np.concatenate([colors, shares[..., None]], axis=2), interpolation="nearest")
+    if len(names) <= _NAMED:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    if len(names) <= _NUMBERED:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", fontsize=8, color=_INK)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    _ink(axes)
+    axes.grid(False)
     return Figure(svg=_svg(figure, title), png=_png(figure))
 
 
@@ -200,6 +245,13 @@ def _section(section: Section) -> str:
         lines = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows]
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         parts.append(f"<div class=table><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>")
+    for picture in section.pictures:
+        data = base64.b64encode(picture.png).decode()
+        text = html.escape(picture.caption)
+        parts.append(
+            f'<figure class=picture><img src="data:image/png;base64,{data}" alt="{text}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
     if section.figures:
         parts.append("<div class=figures>" + "".join(f"<figure>{f.svg}</figure>" for f in section.figures) + "</div>")
     return "\n".join(parts)
@@ -222,6 +274,9 @@ h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .8rem; }}
 .subtitle {{ color: var(--soft); margin: .2rem 0 0; }}
 .figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }}
 figure {{ margin: 0; padding: .8rem; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }}
+.picture {{ width: fit-content; }}
+.picture img {{ max-width: 100%; display: block; }}
+figcaption {{ color: var(--soft); font-size: .85rem; margin-top: .5rem; }}
 figure svg {{ width: 100%; height: auto; display: block; }}
 .table {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
