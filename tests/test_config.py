@@ -129,3 +129,15 @@ def test_changes_name_every_setting_that_differs():
     old = {"train": {"steps": 10, "seed": 0}, "model": {"size": (1, 2)}}
     new = {"train": {"steps": 20, "seed": 0}, "model": {"size": [1, 2]}, "extra": 1}
     assert config.changes(old, new) == {"extra": (None, 1), "train.steps": (10, 20)}
+
+
+def test_settings_are_replaced_in_a_copy():
+    settings = {"schedule": {"name": "cosine", "base": 1.0}, "seed": 0}
+    assert config.replaced(settings, {"schedule.base": 0.1, "seed": 3}) == {
+        "schedule": {"name": "cosine", "base": 0.1},
+        "seed": 3,
+    }
+    assert settings["schedule"]["base"] == 1.0 and settings["seed"] == 0
+    for wrong in ("schedule.bass", "seed.a", "sed"):
+        with pytest.raises(types.InputError, match="is not a setting here"):
+            config.replaced(settings, {wrong: 1})

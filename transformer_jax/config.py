@@ -271,6 +271,21 @@ def text(config: Any) -> str:
     return json.dumps(plain(config), indent=2)
 
 
+def replaced(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a resolved config with `{"schedule.base": 0.01}` set. `InputError` for a setting it does not have."""
+    copy: dict[str, Any] = dict(settings)
+    for where, value in values.items():
+        *parents, last = where.split(".")
+        node = copy
+        for parent in parents:
+            node[parent] = dict(node[parent]) if isinstance(node.get(parent), Mapping) else {}
+            node = node[parent]
+        if last not in node:
+            raise types.InputError(f"{where!r} is not a setting here.{paths.did_you_mean(where, dotted(settings))}")
+        node[last] = value
+    return copy
+
+
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """`{"train.steps": (1000, 2000)}` for every setting that differs; a missing side is `None`."""
     before, after = dotted(plain(old)), dotted(plain(new))

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.experiment import small
+from tests.protocol import recompute
 
 RECIPE = """
 from transformer_jax import config
@@ -28,7 +29,13 @@ def test_pretraining_buys_ten_points_at_a_hundred_labels(tmp_path):
     env = dict(os.environ, TRANSFORMER_JAX_CACHE=str(tmp_path / "cache"))
     begun = time.time()
     subprocess.run([*command, "--workdir", str(tmp_path / "run")], check=True, stdout=subprocess.DEVNULL, env=env)
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["targets"]
+    assert (
+        recompute.differences(
+            json.loads((tmp_path / "run/results.json").read_text()), recompute.results(tmp_path / "run")
+        )
+        == []
+    )
     few, everything = ({m: results[name][m]["mean"] for m in results[name]} for name in ("digits_100", "digits_all"))
     assert few["finetune"] >= max(0.90, few["scratch"] + 0.10)
     assert everything["finetune"] >= 0.975

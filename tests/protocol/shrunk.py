@@ -16,6 +16,7 @@ def shrink(raw):
     raw.pretrain.checkpoint = {}
     raw.pretrain.evals = {}
     raw.targets[first].finetune_grid = raw.targets[first].scratch_grid = (1e-3, 2e-3)
+    raw.evals.fewshot.shots = (1, 2)
     raw.seeds = 2
     return raw
 

@@ -1,12 +1,14 @@
+import dataclasses
 import json
 
 import pytest
+import scipy.stats
 
 from transformer_jax import experiment, types
-from transformer_jax.protocol import closed_loop
+from transformer_jax.protocol import closed_loop, page, plan, runner
 from transformer_jax.training import failures, preemption
 
-TARGET = closed_loop.Target(
+TARGET = plan.Target(
     finetune={
         "name": "ft",
         "init_from": None,
@@ -24,9 +26,15 @@ TARGET = closed_loop.Target(
 )
 
 
-def runner_in(folder, pretrain=None, stop=None):
-    return closed_loop._Runner(
-        folder, "target", TARGET, pretrain or {"steps": 1}, experiment.Shared(), stop or preemption.Stop()
+def runner_in(folder, pretrain=None, stop=None, target=TARGET):
+    return runner.Runner(
+        folder,
+        "target",
+        target,
+        weights=str(folder / "pretrain"),
+        origin=pretrain or {"steps": 1},
+        shared=experiment.Shared(),
+        stop=stop or preemption.Stop(),
     )
 
 
@@ -39,16 +47,22 @@ def trained(monkeypatch):
         calls.append(settings)
         base, split = settings["schedule"]["base"], settings["evals"]["eval"]["split"]
         accuracy = {0.1: 0.5, 0.2: 0.9, 0.3: 0.9}[base] if split.startswith("val") else 0.8 + settings["seed"] / 100
-        return {"eval/top1": accuracy, "eval/loss": base}
+        return {
+            "eval/top1": accuracy,
+            "eval/loss": base,
+            "eval/examples": 200.0,
+            "v2/top1": 1 - base,
+            "train/loss": 2.0,
+        }
 
-    monkeypatch.setattr(closed_loop.experiment, "train", train)
+    monkeypatch.setattr(runner.experiment, "train", train)
     return calls
 
 
 def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(trained, tmp_path):
-    runner = runner_in(tmp_path)
-    result = runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=3)
-    assert result["lr"] == 0.2  # 0.2 and 0.3 are equally right on dev; 0.2 has the lower loss
+    runs = runner_in(tmp_path)
+    result = runs.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=3)
+    assert result["choice"] == {"schedule.base": 0.2}  # 0.2 and 0.3 are equally right on dev; 0.2 has the lower loss
     assert result["runs"] == pytest.approx([0.80, 0.81, 0.82])
     assert result["mean"] == pytest.approx(0.81) and result["std"] == pytest.approx(0.01)
     tuning, final = trained[:3], trained[3:]
@@ -58,23 +72,23 @@ def test_the_rate_is_picked_on_dev_and_retrained_on_the_full_split_with_seeds(tr
 
 
 def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path):
-    runner = runner_in(tmp_path)
-    runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=2)
+    runs = runner_in(tmp_path)
+    runs.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=2)
     judged = [c["evals"]["eval"]["split"] for c in trained]
     assert judged == ["validation[:20]"] * 3 + ["test"] * 2
 
 
 def test_a_finished_run_is_not_run_again(trained, tmp_path):
     for _ in range(2):
-        runner_in(tmp_path).method("finetune", TARGET.finetune, (0.1,), seeds=1)
-    assert len(trained) == 2
+        runner_in(tmp_path).method("finetune", TARGET.finetune, (0.1, 0.2), seeds=1)
+    assert len(trained) == 3
 
 
 def test_another_pretraining_makes_the_fine_tuning_stale_and_a_moved_folder_does_not(trained, tmp_path):
     runner_in(tmp_path / "a").method("finetune", TARGET.finetune, (0.1,), seeds=1)
     (tmp_path / "a").rename(tmp_path / "b")
     runner_in(tmp_path / "b").method("finetune", TARGET.finetune, (0.1,), seeds=1)
-    assert len(trained) == 2
+    assert len(trained) == 1
     with pytest.raises(types.InputError, match="pretrain.steps: 1 -> 2"):
         runner_in(tmp_path / "b", {"steps": 2}).method("finetune", TARGET.finetune, (0.1,), seeds=1)
 
@@ -92,46 +106,126 @@ def test_a_run_interrupted_before_its_outcome_is_run_again(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        closed_loop.once(tmp_path / "run", {"a": 1}, interrupted)
-    assert closed_loop.once(tmp_path / "run", {"a": 1}, lambda: {"top1": 1.0}) == {"top1": 1.0}
+        runner.once(tmp_path / "run", {"a": 1}, interrupted)
+    assert runner.once(tmp_path / "run", {"a": 1}, lambda: {"top1": 1.0}) == {"top1": 1.0}
 
 
 def test_a_finished_run_of_other_settings_is_refused(tmp_path):
-    closed_loop.once(tmp_path, {"train": {"total": 10}}, lambda: {"top1": 1.0})
+    runner.once(tmp_path, {"train": {"total": 10}}, lambda: {"top1": 1.0})
     with pytest.raises(types.InputError, match=r"train.total: 10 -> 20.*another --workdir"):
-        closed_loop.once(tmp_path, {"train": {"total": 20}}, lambda: {"top1": 1.0})
+        runner.once(tmp_path, {"train": {"total": 20}}, lambda: {"top1": 1.0})
 
 
-def test_the_table_shows_mean_spread_and_rate():
+def test_the_table_shows_mean_spread_choice_and_groups():
+    def result(mean, std, runs, choice):
+        return {"mean": mean, "std": std, "runs": runs, "low": mean - 0.1, "high": mean + 0.1, "choice": choice}
+
     results = {
-        "digits_50": {
-            "finetune": {"mean": 0.9, "std": 0.011, "runs": [0.89, 0.91], "lr": 0.03},
-            "scratch": {"mean": 0.6, "std": 0.0, "runs": [0.6], "lr": 0.001},
-            "probe": {"mean": 0.7, "std": 0.0, "runs": [0.7], "lr": None},
-        }
+        "targets": {
+            "digits_50": {
+                "finetune": result(0.9, 0.011, [0.89, 0.91], {"schedule.base": 0.03}),
+                "scratch": result(0.6, 0.0, [0.6], {"schedule.base": 0.001, "train.total": 500}),
+                "probe": result(0.7, 0.0, [0.7], None),
+            }
+        },
+        "groups": {"all": {"finetune": 0.9}},
+        "pretrained": {"knn/20nn": 0.5},
     }
-    assert closed_loop.table(results).splitlines()[2] == "| digits_50 | 90.0 ± 1.1 (lr 0.03) | 60.0 (lr 0.001) | 70.0 |"
+    assert page.table(results).splitlines()[2:] == [
+        "| digits_50 | 90.0 ± 1.1 (lr 0.03) | 60.0 (lr 0.001, total 500) | 70.0 |",
+        "| mean of all | 90.0 |  |  |",
+        "- pretrained weights, knn/20nn: 0.5000",
+    ]
+    assert page.cell(results["targets"]["digits_50"]["probe"], interval=True) == "70.0 [60.0, 80.0]"
     json.dumps(results)
 
 
+def test_one_choice_alone_is_taken_without_a_tuning_run(trained, tmp_path):
+    result = runner_in(tmp_path).method("finetune", TARGET.finetune, (0.1,), seeds=2)
+    assert [c["evals"]["eval"]["split"] for c in trained] == ["test", "test"]
+    assert result["choice"] == {"schedule.base": 0.1}
+
+
+def test_a_grid_of_settings_is_tuned_like_one_of_rates(trained, tmp_path):
+    grid = [{"schedule.base": rate, "train.total": total} for rate in (0.1, 0.2) for total in (500, 2500)]
+    settings = dict(TARGET.finetune, train={"total": 1})
+    result = runner_in(tmp_path).method("finetune", settings, grid, seeds=1)
+    assert [(c["schedule"]["base"], c["train"]["total"]) for c in trained[:4]] == [
+        (0.1, 500),
+        (0.1, 2500),
+        (0.2, 500),
+        (0.2, 2500),
+    ]
+    assert result["choice"] == {"schedule.base": 0.2, "train.total": 500}
+    assert (tmp_path / "target" / "finetune" / "lr_0.2_total_2500" / "outcome.json").exists()
+
+
+def test_another_metric_may_pick(trained, tmp_path):
+    by_v2 = dataclasses.replace(TARGET, select="v2/top1")
+    result = runner_in(tmp_path, target=by_v2).method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=1)
+    assert result["choice"] == {"schedule.base": 0.1}
+
+
+def test_a_result_has_the_interval_and_the_other_evaluators(trained, tmp_path):
+    result = runner_in(tmp_path).method("finetune", TARGET.finetune, (0.2,), seeds=2)
+    low, high = scipy.stats.binom.ppf([0.025, 0.975], 200, result["mean"]) / 200
+    assert (result["low"], result["high"]) == pytest.approx((low, high))
+    assert result["others"] == {"v2/top1": {"mean": 0.8, "std": 0.0, "runs": [0.8, 0.8]}}
+
+
+def test_a_group_is_the_mean_of_its_targets_and_all_is_the_mean_of_all_targets():
+    targets = {name: {"finetune": {"mean": mean}} for name, mean in (("a", 0.1), ("b", 0.3), ("c", 0.8))}
+    found = closed_loop.groups(targets, {"natural": ["a", "b"], "structured": ["c"]})
+    assert found["natural"]["finetune"] == pytest.approx(0.2) and found["structured"]["finetune"] == 0.8
+    assert found["all"]["finetune"] == pytest.approx(0.4)
+    assert closed_loop.groups(targets, {}) == {}
+    assert "natural" not in closed_loop.groups({"a": targets["a"]}, {"natural": ["a", "b"]}), "not before all are done"
+
+
 def test_a_rate_at_which_training_diverges_is_passed_over_and_told(trained, tmp_path, monkeypatch):
-    train = closed_loop.experiment.train
+    train = runner.experiment.train
 
     def diverging(settings, folder, **options):
         if settings["schedule"]["base"] == 0.3:
             raise failures.Diverged("not finite")
         return train(settings, folder, **options)
 
-    monkeypatch.setattr(closed_loop.experiment, "train", diverging)
+    monkeypatch.setattr(runner.experiment, "train", diverging)
     for _ in range(2):
-        runner = runner_in(tmp_path)
-        assert runner.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=1)["lr"] == 0.2
-        assert runner.notes == ["target, finetune: training diverged at the rate 0.3."]
-    with pytest.raises(types.InputError, match=r"One learning rate.*target, scratch diverged at each of \[0.3\]"):
-        runner.method("scratch", TARGET.finetune, (0.3,), seeds=1)
+        runs = runner_in(tmp_path)
+        assert runs.method("finetune", TARGET.finetune, TARGET.finetune_grid, seeds=1)["choice"] == {
+            "schedule.base": 0.2
+        }
+        assert runs.notes == ["target, finetune: training diverged with lr 0.3."]
+    monkeypatch.setattr(runner.experiment, "train", always_diverging)
+    with pytest.raises(
+        types.InputError, match=r"One choice of a grid.*target, scratch diverged with each of lr 0.1; lr 0.3"
+    ):
+        runs.method("scratch", TARGET.finetune, (0.1, 0.3), seeds=1)
+
+
+def always_diverging(settings, folder, **options):
+    raise failures.Diverged("not finite")
 
 
 def test_a_best_rate_at_the_end_of_its_grid_is_told(trained, tmp_path):
-    runner = runner_in(tmp_path)
-    runner.method("finetune", TARGET.finetune, (0.1, 0.2), seeds=1)
-    assert runner.notes == ["target, finetune: the best rate, 0.2, is the highest of its grid."]
+    runs = runner_in(tmp_path)
+    runs.method("finetune", TARGET.finetune, (0.1, 0.2), seeds=1)
+    assert runs.notes == ["target, finetune: the best rate, 0.2, is the highest of its grid."]
+
+
+def test_targets_of_one_data_set_are_drawn_over_their_labels(tmp_path):
+    found = {"mean": 0.9, "std": 0.0, "runs": [0.9], "low": 0.8, "high": 0.95, "choice": None, "others": {}}
+    results = {
+        "targets": {"few": {"probe": found}, "many": {"probe": found}},
+        "groups": {"all": {"probe": 0.9}},
+        "pretrained": {"knn/20nn": 0.123456},
+    }
+    page.write(tmp_path, "t", results, {"few": 10, "many": 100}, compare_labels=True)
+    text = (tmp_path / "report.html").read_text()
+    assert (tmp_path / "accuracy.png").stat().st_size > 100
+    for cell in ("90.0 [80.0, 95.0]", "0.1235", "linear probe on frozen features"):
+        assert f">{cell}<" in text
+    (tmp_path / "accuracy.png").unlink()
+    page.write(tmp_path, "t", results, {"few": 10, "many": 10}, compare_labels=False)
+    assert not (tmp_path / "accuracy.png").exists()

@@ -32,5 +32,5 @@ def test_a_stopped_protocol_exits_143_and_goes_on_where_it_was(tmp_path):
     assert list((begun.parent / "checkpoints").glob("[0-9]*")), "what was learned is kept"
     results = protocol.run(protocol.resolve(raw, longer), tmp_path)
     assert not (begun.parent / "checkpoints").exists(), "and not longer than needed"
-    assert set(results[target]) == {"finetune", "scratch", "probe"}
+    assert set(results["targets"][target]) == {"finetune", "scratch", "probe"}
     assert {path: path.stat().st_mtime_ns for path in done} == done
