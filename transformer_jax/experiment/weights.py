@@ -1,5 +1,6 @@
 """Weights from anywhere we read: our run directories and checkpoints, `.npz` and `.safetensors` files."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from transformer_jax import types
 from transformer_jax.experiment import program, sections
 from transformer_jax.training import checkpoint
 from transformer_jax.transfer import convert, sniffing
+
+_ROOTS = ("params/", "average/")
 
 
 def missing(path: str, setting: str = "config.init_from.path") -> list[str]:
@@ -29,19 +32,24 @@ def load(path: str | os.PathLike[str]) -> convert.Source:
     here = Path(path).expanduser()
     if not here.is_dir():
         return convert.load(here)
-    leaves, meta = checkpoint.load_leaves(here, keep=lambda name: name.startswith(("params/", "average/")))
+    return of_checkpoint(*checkpoint.load_leaves(here, keep=lambda name: name.startswith(_ROOTS)), here)
+
+
+def of_checkpoint(leaves: types.FlatTree, meta: Mapping[str, Any], path: Path) -> convert.Source:
+    """The weights among the leaves of a checkpoint of ours."""
     root = "average/" if any(name.startswith("average/") for name in leaves) else "params/"
     params = {name.removeprefix(root): leaf for name, leaf in leaves.items() if name.startswith(root)}
-    return convert.Source(params, meta, name=f"{here}, step {meta['step']}", format="orbax")
+    source = convert.Source(params, meta, name=f"{path}, step {meta['step']}", format="orbax")
+    told = {**conventions(source), **({"normalize": meta["normalize"]} if meta.get("normalize") else {})}
+    return dataclasses.replace(source, conventions=told)
 
 
 def conventions(source: convert.Source) -> dict[str, Any]:
     """What the weights imply of their model beyond shapes, under names of its config: the experiment saved beside them
     knows it, else their layout."""
-    saved = (source.meta.get("config") or {}).get("model") or {}
-    told: Mapping[str, Any] = getattr(source, "conventions", {})
+    saved = _model(source)
     return {
-        **told,
+        **source.conventions,
         **{key: saved[key] for key in sections.CONVENTIONS if saved.get(key) is not None},
     }
 
@@ -71,9 +79,14 @@ def fit(
 
 def _grid(source: convert.Source) -> tuple[int, int] | None:
     """The source's grid of patches, where its config tells it: the rows of a position table alone could be any."""
-    model: Mapping[str, Any] | None = (source.meta.get("config") or {}).get("model")
-    if not model or "image_size" not in model:
+    model = _model(source)
+    if "image_size" not in model:
         return None
-    from_config = program.functional.models.MODELS[model["name"]].config
+    from_config = program.functional.models.MODELS[model.get("name", "vit")].config
     known = {key: tuple(value) if isinstance(value, list) else value for key, value in model.items() if key != "name"}
     return from_config(**known).grid
+
+
+def _model(source: convert.Source) -> Mapping[str, Any]:
+    """The model saved beside the weights, alone or within its experiment; empty when there is none."""
+    return (source.meta.get("config") or {}).get("model") or source.meta.get("model") or {}

@@ -220,6 +220,26 @@ def load_params(path: str | os.PathLike[str], *, average: bool = False) -> tuple
     return {name.removeprefix(f"{root}/"): leaf for name, leaf in leaves.items()}, meta
 
 
+def save_params(directory: str | os.PathLike[str], params: types.FlatTree, meta: Mapping[str, Any]) -> None:
+    """Parameters by neutral path as one checkpoint that is no step of a run, complete or not at all.
+
+    `load_params` reads it back with `meta` (`config`, `class_names`, `step`, ...). Raises `InputError` when something
+    is there already.
+    """
+    place = storage.absolute(directory)
+    if place.exists():
+        raise types.InputError(f"Nothing is overwritten: {place} exists. Choose another name, or remove it first.")
+    leaves = {f"params/{path}": np.asarray(leaf) for path, leaf in params.items()}
+    counts = {"step": 0, "examples": 0, "evaluated": False, "skipped": 0, "metrics": {}}
+    about = {"stacks": {}, "leaves": layout.describe(leaves), "digest": integrity.digests(leaves, {})}
+    writer = storage.Writer()
+    try:
+        writer.start(place, leaves, {**counts, **meta, **about, "format_version": storage.FORMAT_VERSION})
+        writer.wait()
+    finally:
+        writer.close()
+
+
 def load_leaves(
     path: str | os.PathLike[str], *, keep: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
