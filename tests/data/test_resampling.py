@@ -80,31 +80,3 @@ def test_a_mirrored_image_is_the_same_with_and_without_opencv(channels, monkeypa
     assert np.array_equal(resampling.mirror(picture), picture[:, ::-1])
     monkeypatch.setattr(resampling, "opencv", lambda: None)
     assert np.array_equal(resampling.mirror(picture), picture[:, ::-1])
-
-
-def test_a_warp_by_the_identity_changes_nothing_and_by_whole_pixels_shifts():
-    images = np.stack([fakes.picture(9, 12, 2, seed=i) for i in range(3)])
-    identity = np.tile(np.eye(2, 3), (3, 1, 1))
-    assert np.array_equal(resampling.warp(images, identity), images)
-    shifted = identity + np.array([[0, 0, 2], [0, 0, -1]])
-    moved = resampling.warp(images, shifted, fill=9)
-    assert np.array_equal(moved[:, 1:, :-2], images[:, :-1, 2:])
-    assert np.all(moved[:, 0] == 9) and np.all(moved[:, :, -2:] == 9)
-
-
-def test_a_warp_equals_scipys_and_does_not_depend_on_the_batch():
-    images = np.stack([fakes.picture(24, 20, 1, seed=i) for i in range(70)])
-    angles = np.linspace(-0.5, 0.5, 70)
-    inverse = np.zeros((70, 2, 3))
-    inverse[:, 0, 0], inverse[:, 0, 1] = 1.1 * np.cos(angles), -np.sin(angles)
-    inverse[:, 1, 0], inverse[:, 1, 1], inverse[:, 1, 2] = np.sin(angles), np.cos(angles), 1.3
-    warped = resampling.warp(images, inverse)
-    assert np.array_equal(
-        np.concatenate([resampling.warp(i[None], m[None]) for i, m in zip(images, inverse, strict=True)]), warped
-    )
-    y, x = np.mgrid[:24, :20]
-    for image, matrix, got in zip(images[::23], inverse[::23], warped[::23], strict=True):
-        at = np.einsum("ij,jhw->ihw", matrix, np.stack([x - 9.5, y - 11.5, np.ones_like(x)]))
-        padded = np.pad(image[..., 0].astype(float), 30)
-        exact = scipy.ndimage.map_coordinates(padded, [at[1] + 11.5 + 30, at[0] + 9.5 + 30], order=1)
-        assert np.abs(got[..., 0] - exact).max() < 0.6

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from transformer_jax.data import image_ops, operation, resampling
+from transformer_jax.data import image_ops, operation, warping
 from transformer_jax.data.operation import Generators, ImageOp, PixelBatch
 
 
@@ -58,7 +58,7 @@ class RandomAffine(ImageOp):
         inverse[:, 1, 0], inverse[:, 1, 1] = sine, sine * shear + cosine
         inverse[:, 0, 2] = self.translate * images.shape[2] * draws[:, 3]
         inverse[:, 1, 2] = self.translate * images.shape[1] * draws[:, 4]
-        return resampling.warp(images, inverse, self.fill)
+        return warping.warp(images, inverse, self.fill)
 
 
 @dataclasses.dataclass(frozen=True)

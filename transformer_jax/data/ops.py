@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer_jax import paths, types
-from transformer_jax.data import augment, field_ops, image_ops, operation
+from transformer_jax.data import augment, field_ops, image_ops, operation, randaug
 
 OPS: dict[str, type[operation.Op]] = {
     "decode": image_ops.Decode,
@@ -23,6 +23,7 @@ OPS: dict[str, type[operation.Op]] = {
     "flip_lr": image_ops.FlipLR,
     "pad": image_ops.Pad,
     "shift": augment.Shift,
+    "randaug": randaug.RandAug,
     "random_affine": augment.RandomAffine,
     "jitter": augment.Jitter,
     "cutout": augment.Cutout,

@@ -1,4 +1,4 @@
-"""Resizing and warping of uint8 images, with one result whatever is installed.
+"""Resizing of uint8 images, with one result whatever is installed.
 
 | method | what it is |
 |---|---|
@@ -20,7 +20,7 @@ import types as python_types
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 Pixels = UInt8[np.ndarray, "_height _width _channels"]
 METHODS = (
@@ -211,41 +211,6 @@ def mirror(image: Pixels) -> Pixels:
     if cv2 is None or image.shape[-1] > 4:
         return np.ascontiguousarray(image[:, ::-1])
     return cv2.flip(image, 1).reshape(image.shape)
-
-
-def warp(
-    images: UInt8[np.ndarray, "batch height width channels"],
-    inverse: Float[np.ndarray, "batch 2 3"],
-    fill: int = 0,
-) -> UInt8[np.ndarray, "batch height width channels"]:
-    """Affine maps of small images, bilinear: new pixel (x, y) is old pixel `inverse @ (x, y, 1)`, from the centre."""
-    block = max(1, _BLOCK // images[0].size)
-    return np.concatenate(
-        [_warp(images[i : i + block], inverse[i : i + block], fill) for i in range(0, len(images), block)]
-    )
-
-
-def _warp(images: np.ndarray, inverse: np.ndarray, fill: int) -> np.ndarray:
-    batch, height, width, channels = images.shape
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    x, y = (x - (width - 1) / 2).ravel(), (y - (height - 1) / 2).ravel()
-    points = np.stack([x, y, np.ones_like(x)])
-    at = inverse.astype(np.float32) @ points
-    # A border of two filled pixels on every side stands for everything outside.
-    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=fill).astype(np.uint32)
-    column = np.clip(at[:, 0] + ((width - 1) / 2 + 2), 0, width + 2)
-    row = np.clip(at[:, 1] + ((height - 1) / 2 + 2), 0, height + 2)
-    left, top = column.astype(np.int32), row.astype(np.int32)
-    dx, dy = (column - left.astype(np.float32))[..., None], (row - top.astype(np.float32))[..., None]
-    # The four pixels a new one lies between, in the bytes of one word: one gather instead of four.
-    right, below = np.roll(padded, -1, 2), np.roll(padded, -1, 1)
-    words = padded | right << 8 | below << 16 | np.roll(right, -1, 1) << 24
-    start = np.arange(batch, dtype=np.int32)[:, None] * ((height + 4) * (width + 4)) + top * (width + 4) + left
-    four = words.reshape(-1, channels).take(start, 0, mode="clip")
-    nw, ne, sw, se = (((four >> shift) & 255).astype(np.float32) for shift in (0, 8, 16, 24))
-    upper, lower = nw + dx * (ne - nw), sw + dx * (se - sw)
-    out = upper + dy * (lower - upper) + np.float32(0.5)
-    return out.astype(np.uint8).reshape(images.shape)
 
 
 @functools.cache
