@@ -56,6 +56,8 @@ class Classification:
         self.pipeline = pipeline
         self._predict = predict
         self._put = put
+        self.classes = None if columns is None else len(columns)
+        """How many are chosen among, where it is not all that the model has."""
         self._loss = loss
         self._choose = jax.jit(lambda logits: logits if columns is None else logits[:, columns])
         self._keep = keep

@@ -18,6 +18,7 @@ from transformer_jax.evaluation import features, outputs
 TEMPERATURE = 0.07
 _PRODUCTS = 1 << 26
 """Similarities that are in memory at a time, in float32."""
+_ROWS = 4096  # of the test split at a time, however few the training examples
 
 
 class Neighbours(features.Judge):
@@ -66,7 +67,7 @@ def predict(
 ) -> dict[int, Int[np.ndarray, " examples"]] | None:
     """The class that the k nearest of `train` vote for, for each k; among equals the lowest. `None` when stopped."""
     known, labels = jax.device_put(_normalised(train.features)), train.labels
-    classes, chunk = int(np.max(labels)) + 1, max(1, _PRODUCTS // len(labels))
+    classes, chunk = int(np.max(labels)) + 1, min(max(1, _PRODUCTS // len(labels)), _ROWS)
     found: dict[int, list[np.ndarray]] = {size: [] for size in k}
     for start in range(0, len(test), chunk):
         if stop():

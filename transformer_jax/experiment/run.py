@@ -188,7 +188,7 @@ def _check_classifier(
         if isinstance(item.evaluator, classification.Classification):
             scores = item.evaluator(begun.params)
             say(f"{item.evaluator.name} before fine-tuning: top1 {scores['top1']:.4f}")
-            examples, classes = int(scores["examples"]), setup.data.num_classes
+            examples, classes = int(scores["examples"]), item.evaluator.classes or setup.data.num_classes
             chance.warn(item.evaluator.name, scores["top1"], examples=examples, classes=classes)
 
 
