@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import paths, types
-from transformer_jax.models import functional, vit_variants
+from transformer_jax.models import functional
 from transformer_jax.transfer import formats, hub, known
 
 B16 = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
@@ -23,19 +23,14 @@ def test_the_size_of_a_file_is_that_of_its_parameters_in_float32(model):
     assert model.mib == pytest.approx(model.parameters * 4 / 2**20, abs=1.1)
 
 
-def buildable(model):
-    return model.layout != "bit" and model.variant.split("/")[0] in vit_variants.VARIANTS
-
-
-@pytest.mark.parametrize("model", list(filter(buildable, known.MODELS)), ids=lambda m: m.source)
+@pytest.mark.parametrize("model", [m for m in known.MODELS if m.layout != "bit"], ids=lambda m: m.source)
 def test_parameters_are_those_of_our_model(model):
-    if "distilled" in model.name:
-        pytest.skip("the distilled model has its own golden count")
     built = functional.from_family(
         "vit",
         variant=model.variant,
         image_size=model.image_size,
         num_classes=model.classes or 1,
+        distilled="distilled" in model.name,
         pre_logits="imagenet21k/" in model.source or model.name.endswith("vit-base-patch16-224-in21k"),
     )
     flat = paths.flatten(built.abstract)

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_jax import config, types
-from transformer_jax.experiment import weights
+from transformer_jax.experiment import sections, weights
 from transformer_jax.training import checkpoint
 from transformer_jax.transfer import architecture, convert, hub, known, sniffing
-
-_CONVENTIONS = ("activation", "norm_epsilon", "stem_epsilon", "pool_norm", "normalize")
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -39,7 +37,9 @@ def describe(path: str) -> dict[str, Any]:
         "parameters": parameters,
         "architecture": architecture.summary(source.params),
         "model": _model(source),
-        "conventions": config.plain({key: conventions[key] for key in _CONVENTIONS if key in conventions}),
+        "conventions": config.plain(
+            {key: conventions[key] for key in (*sections.CONVENTIONS, "normalize") if key in conventions}
+        ),
         "classes": source.meta.get("class_names"),
         "config": source.meta.get("config"),
         "unused": list(source.unused),
