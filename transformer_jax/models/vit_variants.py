@@ -1,4 +1,4 @@
-"""The sizes of the Vision Transformer that have a name."""
+"""The sizes of the Vision Transformer, and the stems of its hybrids, that have a name."""
 
 from typing import NamedTuple
 
@@ -28,14 +28,49 @@ VARIANTS = {
 }
 
 
-def named(variant: str) -> tuple[Size, int]:
-    """The row and the patch size of `"S/16"`."""
+class Stem(NamedTuple):
+    """What stands before the embedding of a hybrid, and the patch of its feature map that is one token."""
+
+    units: tuple[int, ...]
+    """Residual units in every stage; without any only the root is there."""
+    patch: int
+
+
+# google-research/vision_transformer, configs/models.py at c6de1e5, by the number that ends the name of the hybrid.
+STEMS = {
+    "R50/16": Stem((3, 4, 9), 1),  # ViT (2010.11929): the fourth stage's units in the third
+    "R50/32": Stem((3, 4, 6, 3), 1),
+    "R26/32": Stem((2, 2, 2, 2), 1),  # AugReg (2106.10270)
+    "R/16": Stem((), 8),  # AugReg; with the root's 4x really one token for 32x32 pixels
+}
+
+
+class Named(NamedTuple):
+    """What a variant says."""
+
+    size: Size
+    patch: int
+    stem: tuple[int, ...] | None
+
+
+def named(variant: str) -> Named:
+    """Sizes and patch of `"S/16"`; of a hybrid, `"R50+B/16"`, the patch of the map its stem makes."""
     name, _, patch = variant.partition("/")
-    if name not in VARIANTS:
+    before, _, row = name.rpartition("+")
+    if row not in VARIANTS:
         raise types.InputError(
             f"A variant is one of {', '.join(VARIANTS)} and a patch size, such as 'S/16': it is {variant!r}."
-            f"{paths.did_you_mean(name, VARIANTS)}"
+            f"{paths.did_you_mean(row, VARIANTS)}"
         )
     if not patch.isdecimal() or int(patch) < 1:
         raise types.InputError(f"A variant ends in its patch size, such as '{name}/16': it is {variant!r}.")
-    return VARIANTS[name], int(patch)
+    if not before:
+        return Named(VARIANTS[row], int(patch), None)
+    if f"{before}/{patch}" not in STEMS:
+        known = [key.replace("/", f"+{row}/") for key in STEMS]
+        raise types.InputError(
+            f"A hybrid is one of {', '.join(known)}: it is {variant!r}. Other stems are given by hand:"
+            " stem=(3, 4, 9), patch=1."
+        )
+    stem = STEMS[f"{before}/{patch}"]
+    return Named(VARIANTS[row], stem.patch, stem.units)

@@ -152,9 +152,12 @@ class Body(nnx.Module):
 
 def map_side(length: int, stages: int) -> int:
     """Rows (or columns) of the map that a body with padding `same` makes of so many rows of pixels."""
-    for _ in range(1 + max(stages, 1)):
-        length = -(-length // 2)
-    return length
+    return -(-length // map_step(stages))
+
+
+def map_step(stages: int) -> int:
+    """How many rows of pixels one row of the map stands for: 4 after the root, twice as many with every later stage."""
+    return 4 << max(stages - 1, 0)
 
 
 def _run(unit: Any, x: jax.Array, remat: str | None) -> jax.Array:
