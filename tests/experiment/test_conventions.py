@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.experiment import small
+from tests.transfer import hub_cache
 from transformer_jax import config, experiment, types
 from transformer_jax.experiment import run, sections, setup, weights
 from transformer_jax.training import storage
-from transformer_jax.transfer import convert
+from transformer_jax.transfer import convert, formats
 
 ERF = {"model.activation": "gelu_erf", "model.norm_epsilon": "1e-12"}
 
@@ -94,3 +96,17 @@ def test_a_layout_tells_what_no_config_says():
     settings = sections.settled(small.tiny(), weights.conventions(source))
     assert settings["model"]["activation"] == "gelu_erf"
     assert sections.restore(config.plain(settings)) == settings
+
+
+def test_a_name_of_the_hub_is_resolved_before_anything_is_built(tmp_path, monkeypatch, shared):
+    hub_cache.use(monkeypatch, tmp_path / "hub")
+    lost = small.tiny(**{"init_from.path": "hf:org/vit"})
+    with pytest.raises(types.InputError, match="config.init_from.path: hf:org/vit is not on this machine.*hf download"):
+        setup.prepare(lost, shared)
+    with pytest.raises(types.InputError, match="--checkpoint: hf:org/vit is not on this machine"):
+        experiment.evaluate(small.tiny(), "hf:org/vit")
+    formats.write_safetensors(
+        tmp_path / "w", {"blocks/0/norm1/scale": np.ones(4)}, {"model": {"name": "vit", "activation": "relu"}}
+    )
+    hub_cache.write(tmp_path / "hub", "org/vit", {"model.safetensors": (tmp_path / "w").read_bytes()})
+    assert setup.prepare(lost, experiment.Shared()).settings["model"]["activation"] == "relu"
