@@ -116,11 +116,8 @@ def expects(path: str) -> Expected | None:
         return None
     source = weights.load(path)
     model = {"name": "vit", **convert.model_of(source)}
-    saved = source.meta.get("config")
-    return Expected(
-        {key: value for key, value in model.items() if key not in _CHOSEN},
-        _last_scaling(_judged(saved)["preprocess"]) if saved else pixels(_normalize(source)),
-    )
+    wanted = {key: value for key, value in model.items() if key not in _CHOSEN}
+    return Expected(wanted, pixels(normalization(source)))
 
 
 def published(config: Any, scaling: str) -> str:
@@ -135,21 +132,30 @@ def published(config: Any, scaling: str) -> str:
 
 
 def pixels(normalize: Mapping[str, Any] | None) -> str:
-    """The op that puts pixels where weights want them, `{"mean": ..., "std": ...}` for pixels from 0 to 1; where
-    Google's want them when that is not known."""
+    """The op that puts pixels where weights want them, from `normalization`'s result; where Google's want them when
+    that is not known."""
     if not normalize:
         return "value_range(-1, 1)"
     mean, std = (tuple(float(x) for x in normalize[key]) for key in ("mean", "std"))
-    return "value_range(-1, 1)" if {*mean, *std} == {0.5} else f"normalize({mean}, {std})"
+    if len({*mean}) == len({*std}) == 1:
+        return f"value_range({-mean[0] / std[0]:.10g}, {(1 - mean[0]) / std[0]:.10g})"
+    return f"normalize({mean}, {std})"
 
 
-def _normalize(source: convert.Source) -> Mapping[str, Any] | None:
-    return source.conventions.get("normalize") or source.meta.get("normalize")
+def normalization(source: convert.Source) -> Mapping[str, Any] | None:
+    """The `mean` and `std` of every channel by which pixels from 0 to 1 become what the weights were trained on.
 
-
-def _last_scaling(preprocess: str) -> str:
-    found = [stage.strip() for stage in preprocess.split("|") if stage.strip().startswith(("value_range", "normalize"))]
-    return found[-1] if found else "value_range(-1, 1)"
+    The experiment saved beside them knows it, or notes of their source; `None` when neither does.
+    """
+    saved = source.meta.get("config")
+    if not saved:
+        return source.conventions.get("normalize") or source.meta.get("normalize")
+    found = loading.plan(ops.parse(_judged(saved)["preprocess"])).pixel_range
+    if found is None:
+        return None
+    low, high = (np.broadcast_to(np.asarray(edge, np.float64), saved["model"]["channels"]) for edge in found)
+    mean, std = (np.round(x, 10).tolist() for x in (-low / (high - low), 1 / (high - low)))
+    return {"mean": mean, "std": std}
 
 
 def _judged(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -169,7 +175,7 @@ def _settings(source: convert.Source, preprocess: str | None) -> dict[str, Any]:
         )
     family = programs.functional.models.MODELS[model["name"]]
     config = family.config(**{key: value for key, value in model.items() if key != "name"})
-    scaling = pixels(_normalize(source))
+    scaling = pixels(normalization(source))
     data = dict(source="folder:.", preprocess=preprocess or published(config, scaling))
     recipe = dict(
         name="weights",
@@ -184,14 +190,19 @@ def _settings(source: convert.Source, preprocess: str | None) -> dict[str, Any]:
 
 def _whole(source: convert.Source, program: programs.Program) -> types.FlatTree:
     """The parameters of the program, all of them from the source."""
-    abstract = paths.flatten(program.model.abstract)
-    shapes = paths.unstack(
-        abstract, program.model.stacks, lambda leaf, _: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-    )
-    found = weights.fit(source, program, shapes, head="keep")
+    found = weights.fit(source, program, layers(program.model), head="keep")
     if found.report.missing:
         raise types.InputError(
             f"Every parameter of a model that predicts must be in the file: {source.title} has no"
             f" {', '.join(found.report.missing)}."
         )
     return found.params
+
+
+def layers(model: programs.functional.Functional) -> types.FlatTree:
+    """Shapes and dtypes of the parameters by neutral path, one leaf a layer."""
+
+    def one(leaf: Any, _: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    return paths.unstack(paths.flatten(model.abstract), model.stacks, one)

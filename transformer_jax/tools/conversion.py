@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from transformer_jax import config, models, paths, types
-from transformer_jax.experiment import weights
+from transformer_jax.experiment import predictor, weights
 from transformer_jax.models import functional
 from transformer_jax.training import checkpoint
 from transformer_jax.transfer import architecture, convert, export, layouts, report
@@ -98,8 +98,9 @@ def _meta(source: convert.Source, model: Mapping[str, Any], head: str, image_siz
     meta = {key: source.meta[key] for key in keys if source.meta.get(key) is not None}
     if "config" in meta:
         meta["config"] = {**meta["config"], "model": model}
-    if source.conventions.get("normalize"):
-        meta["normalize"] = source.conventions["normalize"]
+    normalize = predictor.normalization(source)
+    if normalize:
+        meta["normalize"] = normalize
     return config.plain(meta)
 
 
