@@ -18,7 +18,7 @@ from transformer_jax.training import reporting
 PAGE = "report.html"
 _COLORS = ("#3b82c4", "#e07b39", "#3a9d6e", "#b1569e", "#8a8f2a", "#c4544f", "#5f6fd0", "#7d7d7d")
 _salts = itertools.count()
-_NAMED, _NUMBERED = 40, 16  # of a matrix: so many classes are named, so many have their counts written out
+_NUMBERED = 16  # of a matrix: so many classes have their counts written out
 _INK = "#123456"  # replaced by `currentColor`: text and axes take the colour of the page
 
 
@@ -114,15 +114,15 @@ def matrix(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     colors = np.broadcast_to(to_rgb(_COLORS[0]), (*counts.shape, 3))
     axes.imshow(np.concatenate([colors, shares[..., None]], axis=2), interpolation="nearest")
-    if len(names) <= _NAMED:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
     if len(names) <= _NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
             axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", fontsize=8, color=_INK)
     axes.set(title=title, xlabel=x, ylabel=y)
     _ink(axes)
     axes.grid(False)
+    axes.tick_params(labelsize=min(9.0, 360 / len(names)), length=0)
     return Figure(svg=_svg(figure, title), png=_png(figure))
 
 
