@@ -1,7 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from transformer_jax.parallel import mesh
 from transformer_jax.training import mixing
 
 
@@ -9,7 +13,7 @@ def test_images_and_targets_are_mixed_with_one_weight_of_at_least_a_half():
     image = jnp.arange(4.0)[:, None, None, None] * jnp.ones((1, 2, 2, 1))
     target = jnp.eye(4)
     for seed in range(20):
-        mixed, labels = mixing.mixup(image, target, jax.random.key(seed), alpha=0.2)
+        mixed, labels = mixing.mix(image, target, jax.random.key(seed), mixup=0.2)
         weight = np.diag(labels)
         np.testing.assert_allclose(weight, weight[0])
         assert 0.5 <= weight[0] <= 1.0
@@ -22,6 +26,100 @@ def test_a_large_alpha_mixes_halves_and_a_small_one_hardly_mixes():
 
     def mean_weight(alpha):
         keys = jax.random.split(jax.random.key(0), 200)
-        return float(jax.vmap(lambda k: mixing.mixup(image, target, k, alpha=alpha)[1][0, 0])(keys).mean())
+        return float(jax.vmap(lambda k: mixing.mix(image, target, k, mixup=alpha)[1][0, 0])(keys).mean())
 
     assert mean_weight(100.0) < 0.56 and mean_weight(0.01) > 0.97
+
+
+def _told_apart(batch, height=9, width=12):
+    """Example i is 1 in channel i only, so that the mean of a mixed image's channel is that example's share in it."""
+    image = jnp.eye(batch)[:, None, None, :] * jnp.ones((1, height, width, 1))
+    return image, jnp.eye(batch)
+
+
+@functools.cache
+def _mix(setting):
+    return jax.jit(lambda image, target, key: mixing.mix(image, target, key, **SETTINGS[setting]))
+
+
+def _draw(setting, batches, batch=4):
+    keys = jax.random.split(jax.random.key(0), batches)
+    found = [_mix(setting)(*_told_apart(batch), key) for key in keys]
+    return [[np.asarray(x) for x in mixed] for mixed in found]
+
+
+SETTINGS = {
+    "mixup": dict(mixup=0.8),
+    "cutmix": dict(cutmix=1.0),
+    "either": dict(mixup=0.8, cutmix=1.0),
+    "mixup of each": dict(mixup=0.8, per_example=True),
+    "cutmix of each": dict(cutmix=1.0, per_example=True),
+    "either of each": dict(mixup=0.8, cutmix=1.0, per_example=True, switch=0.25),
+}
+every_setting = pytest.mark.parametrize("setting", SETTINGS)
+
+
+@every_setting
+def test_the_targets_are_the_shares_of_the_pixels(setting):
+    for image, target in _draw(setting, 12):
+        np.testing.assert_allclose(image.mean((1, 2), np.float64), target, atol=1e-6)
+        np.testing.assert_allclose(target.sum(1), 1, rtol=1e-6)
+        own, neighbours = np.diag(target), target[np.arange(4), np.arange(4) - 1]
+        np.testing.assert_allclose(own + neighbours, 1, rtol=1e-6)
+        if not SETTINGS[setting].get("per_example"):
+            assert np.ptp(own) < 1e-6
+
+
+@every_setting
+def test_shares_and_places_differ_between_batches_and_with_per_example_within_them(setting):
+    found = _draw(setting, 12)
+    assert len({target[0, 0] for _, target in found}) > 6
+    within = [len(set(np.diag(target).tolist())) for _, target in found]
+    assert (max(within) > 2) == bool(SETTINGS[setting].get("per_example"))
+
+
+def test_mixup_keeps_at_least_half_of_an_example_in_every_pixel():
+    for image, _ in _draw("mixup of each", 20):
+        own = image[np.arange(4), :, :, np.arange(4)]
+        assert own.min() >= 0.5 and np.ptp(own, axis=(1, 2)).max() < 1e-6
+
+
+def test_cutmix_pastes_one_box_of_whole_pixels_anywhere():
+    corners, areas = [], []
+    for image, _ in _draw("cutmix of each", 150):
+        pasted = image[np.arange(4), :, :, np.arange(4) - 1]
+        assert set(np.unique(pasted)) <= {0, 1}
+        for box in pasted:
+            rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
+            assert box.sum() == len(rows) * len(columns)
+            if len(rows):
+                assert np.ptp(rows) == len(rows) - 1 and np.ptp(columns) == len(columns) - 1
+                corners.append((rows[0], columns[0], rows[-1], columns[-1]))
+            areas.append(box.mean())
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    assert low[:2].tolist() == [0, 0] and high[2:].tolist() == [8, 11]
+    # Uniform before the border cuts: side sqrt(u) of each axis, of which the image keeps 1 - side/4 on average.
+    assert abs(np.mean(areas) - (1 / 2 - 2 / 4 * 2 / 5 + 1 / 16 / 3)) < 0.06
+
+
+def test_the_switch_is_the_probability_of_cutmix():
+    images = np.concatenate([image for image, _ in _draw("either of each", 100)])
+    assert abs(np.mean([set(np.unique(image)) <= {0, 1} for image in images]) - 0.25) < 0.06
+
+
+def test_nothing_is_mixed_when_both_are_off():
+    image, target = _told_apart(3)
+    same = mixing.mix(image, target, jax.random.key(0))
+    assert same[0] is image and same[1] is target
+
+
+def test_one_device_and_eight_give_the_same_batch():
+    setting = "either of each"
+    image, target = _told_apart(16)
+    sharding = jax.sharding.NamedSharding(mesh.make({"data": 8}), jax.sharding.PartitionSpec("data"))
+    for key in jax.random.split(jax.random.key(3), 3):
+        alone = _mix(setting)(image, target, key)
+        spread = _mix(setting)(*jax.device_put((image, target), sharding), key)
+        assert len(spread[0].sharding.device_set) == 8
+        for one, eight in zip(alone, spread, strict=True):
+            assert np.array_equal(one, eight)
