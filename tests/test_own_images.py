@@ -137,7 +137,7 @@ def test_the_table_and_the_picture_are_of_the_images_named(said, page):
     for row, probability in zip(rows, expected, strict=True):
         found = dict(zip(row[1::2], map(float, row[2::2]), strict=True))
         np.testing.assert_allclose([found[name] for name in names], probability, atol=1e-5)
-    assert Image.open(page / "attention.png").size == (2 * (4 * 48 + 6) + 6, 2 * (4 * 48 + 22) + 6)
+    assert Image.open(page / "attention.png").size == (2 * (4 * 48 + 4) + 4, 2 * (4 * 48 + 18) + 4)
 
 
 def test_what_was_converted_to_timm_computes_the_same(said, page):

@@ -14,7 +14,7 @@ from PIL import Image
 from transformer_jax import config, experiment, paths
 from transformer_jax.cli import main
 from transformer_jax.experiment import predictor, sections
-from transformer_jax.models import functional
+from transformer_jax.models import functional, vit
 from transformer_jax.transfer import convert, formats
 
 TINY = dict(variant=None, width=16, depth=2, heads=2, mlp_dim=32, patch=8, head_zero=False)
@@ -140,7 +140,7 @@ def test_attention_is_drawn_for_every_way_to_pool(model, photos, tmp_path):
     weights = ours(tmp_path / "w.safetensors", preprocess=f"decode | resize({height}, {width}) | value_range", **model)
     assert predict(weights, photos / "a.png", "--attention", tmp_path / "out.png") == 0
     zoom = 224 // width
-    assert Image.open(tmp_path / "out.png").size == (2 * (zoom * width + 6) + 6, 2 * (zoom * height + 22) + 6)
+    assert Image.open(tmp_path / "out.png").size == (2 * (zoom * width + 4) + 4, 2 * (zoom * width + 18) + 4)
     found = experiment.Predictor(str(weights))
     rows, columns = height // 8, width // 8
     layers, pooling = found.attention(np.zeros((height, width, 3), np.uint8))
@@ -153,25 +153,18 @@ def test_attention_is_drawn_for_every_way_to_pool(model, photos, tmp_path):
         np.testing.assert_allclose(pooling[0], [0] * prefix + [1 / (rows * columns)] * (rows * columns), atol=1e-6)
 
 
-def test_the_weights_of_a_map_head_pool_the_tokens_as_the_model_does(tmp_path):
-    flat, settings = parameters(pool="map")
-    made = functional.from_family("vit", **settings)
-    params = placed(flat, made)
-    image = jax.random.normal(jax.random.key(1), (1, 32, 32, 3))
-    tokens, features = jax.jit(lambda *args: [made.apply(*args, method=name)[0] for name in ("tokens", "features")])(
-        params, image
-    )
-    weights = ours(tmp_path / "w.safetensors", pool="map")
-    _, pooling = experiment.Predictor(str(weights)).attention(np.asarray(image)[0])
-    pool = jax.device_get(params["pool"])
-    value, out = (pool["attention"][name] for name in ("value", "out"))
-    values = np.einsum("ld,dhk->lhk", np.asarray(tokens), value["kernel"]) + value["bias"]
-    pooled = np.einsum("hl,lhk,hkd->d", pooling, values, out["kernel"]) + out["bias"]
-    norm, mlp = pool["norm"], pool["mlp"]
-    x = (pooled - pooled.mean()) / np.sqrt(pooled.var() + 1e-6) * norm["scale"] + norm["bias"]
-    up = np.asarray(jax.nn.gelu(x @ mlp["up"]["kernel"] + mlp["up"]["bias"], approximate=True))
-    expected = pooled + up @ mlp["down"]["kernel"] + mlp["down"]["bias"]
-    np.testing.assert_allclose(features, expected, atol=1e-4)
+def test_a_distilled_model_looks_with_both_of_its_tokens(tmp_path):
+    found = experiment.Predictor(str(ours(tmp_path / "w.safetensors", distilled=True)))
+    layers, pooling = found.attention(np.zeros((32, 32, 3), np.uint8))
+    assert layers.shape[-1] == 2 + 16
+    np.testing.assert_array_equal(pooling, [[0.5, 0.5] + [0.0] * 16])
+
+
+def test_a_model_without_attention_says_so(tmp_path, photos, monkeypatch, capsys):
+    weights = ours(tmp_path / "w.safetensors")
+    monkeypatch.delattr(vit.ViT, "attention_maps")
+    assert predict(weights, photos / "a.png", "--attention", tmp_path / "out.png") == 2
+    assert "this one is of the family 'vit'. Leave --attention out" in capsys.readouterr().err
 
 
 def test_several_images_have_a_numbered_picture_each(weights, photos, tmp_path):

@@ -48,3 +48,20 @@ def test_the_probe_of_map_learns():
 def test_two_class_tokens_are_pooled_to_their_mean():
     np.testing.assert_allclose(pooling.Token(count=2)(tokens()), tokens()[:, :2].mean(axis=1), atol=1e-6)
     np.testing.assert_array_equal(pooling.Token()(tokens()), tokens()[:, 0])
+
+
+@pytest.mark.parametrize("pool", [pooling.Token(), pooling.Token(count=2), pooling.Mean(prefix=2)])
+def test_the_weights_of_a_mean_make_the_pooled_vector_of_the_tokens(pool):
+    x = tokens()
+    weights = pool.weights(x)
+    assert weights.shape == (3, 1, 6)
+    np.testing.assert_allclose(jnp.einsum("bl,bld->bd", weights[:, 0], x), pool(x), atol=1e-6)
+
+
+def test_the_weights_of_map_are_a_row_a_head_and_pool_the_values():
+    pool, x = BUILD["map"](), tokens()
+    weights, attention = pool.weights(x), pool.attention
+    assert weights.shape == (3, 2, 6)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-6)
+    pooled = attention.out(jnp.einsum("bhl,blhd->bhd", weights, attention.value(x))[:, None])[:, 0]
+    np.testing.assert_allclose(pooled + pool.mlp(pool.norm(pooled[:, None]))[:, 0], pool(x), atol=1e-5)

@@ -86,8 +86,8 @@ def test_a_sheet_shows_the_input_the_rollout_and_every_head():
     found = attention_maps.Attention(random(heads=3), pooling([1, 0, 0, 0, 0, 0, 0]))
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     page = np.asarray(attention_maps.sheet(image, found, (2, 3), title="a class with a very long name " * 5))
-    assert page.shape == (2 * (4 * 32 + 16 + 6) + 6, 3 * (4 * 48 + 6) + 6, 3)  # 5 pictures in 2 rows of 3
-    np.testing.assert_array_equal(page[6 : 6 + 128 : 4, 6 : 6 + 192 : 4], image)
+    assert page.shape == (2 * (4 * 48 + 18) + 4, 3 * (4 * 48 + 4) + 4, 3)  # 5 pictures in 2 rows of 3
+    np.testing.assert_array_equal(page[4 : 4 + 128 : 4, 4 : 4 + 192 : 4], image)
 
 
 @pytest.mark.parametrize("pixel_range", [(-1.0, 1.0), ((-2.0, -1.5, -1.0), (2.0, 2.5, 3.0)), (0.0, 255.0)])

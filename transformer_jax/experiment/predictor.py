@@ -1,14 +1,11 @@
 """A checkpoint as a function from images to logits, and to where the model looks."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float
 
 from transformer_jax import paths, types
 from transformer_jax.data import loading, ops
@@ -79,26 +76,8 @@ class Predictor:
             )
 
     def _maps(self, params: Any, batch: types.Batch) -> tuple[jax.Array, jax.Array]:
-        model, image = self.program.model, self.program.scale(batch["image"])
-        layers = model.apply(params, image, method="attention_maps")
-        if model.config.pool == "map":
-            return layers, _probed(params["pool"], model.apply(params, image, method="tokens"))
-        prefix = layers.shape[-1] - math.prod(model.config.grid)
-        read = jnp.arange(layers.shape[-1])
-        if model.config.pool == "gap":
-            taken = read >= prefix
-        else:  # the class token, and the one of the distillation beside it
-            taken = read < 1 + getattr(model.config, "distilled", False)
-        row = taken / taken.sum()
-        return layers, jnp.broadcast_to(row, (len(image), 1, len(row)))
-
-
-def _probed(pool: Mapping[str, Any], tokens: Float[Array, "batch length embed"]) -> Float[Array, "batch heads length"]:
-    """The weights with which the probe of a MAP head takes the tokens."""
-    query, key = (pool["attention"][name] for name in ("query", "key"))
-    asked = jnp.einsum("d,dhk->hk", pool["probe"], query["kernel"]) + query["bias"]
-    offered = jnp.einsum("bld,dhk->blhk", tokens, key["kernel"]) + key["bias"][None, None]
-    return jax.nn.softmax(jnp.einsum("hk,blhk->bhl", asked, offered) / math.sqrt(asked.shape[-1]), axis=-1)
+        apply, image = self.program.model.apply, self.program.scale(batch["image"])
+        return apply(params, image, method="attention_maps"), apply(params, image, method="pooling_weights")
 
 
 class Expected(NamedTuple):

@@ -54,7 +54,7 @@ class ViT(nnx.Module):
         self.blocks = stack.make(functools.partial(_block, config), config.size.depth, rngs=rngs)
         # a post-norm stack ends in a norm already
         self.norm = None if config.norm_placement == "post" else _norm(config)(rngs=rngs)
-        self.pool = _pool(config, rngs)
+        self.pool: Any = _pool(config, rngs)
         hidden = width if config.pre_logits is True else int(config.pre_logits)
         self.pre_logits = linear.Dense((width,), (hidden,), axes=("embed", "mlp"), **shared) if hidden else None
         self.head = _head(config, hidden, rngs)
@@ -87,6 +87,10 @@ class ViT(nnx.Module):
         x = self._embed(image)
         maps = stack.read(self.blocks, x, lambda block, x: block.attention_weights(x), scan=self.config.scan)
         return jnp.moveaxis(maps, 0, 1)
+
+    def pooling_weights(self, image: Float[Array, "batch height width channels"]) -> Float[Array, "batch pools length"]:
+        """How much of each token the pooled vector takes: one row that sums to 1, or one for every head of `map`."""
+        return self.pool.weights(self.tokens(image))
 
     def _embed(self, image: jax.Array) -> jax.Array:
         """Class tokens, registers and patches, positions added to all but the registers, then dropout."""

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from transformer_jax.nn import attention, embeddings, linear, mlp, norms
 
@@ -19,6 +19,10 @@ class Token(nnx.Module):
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
         return x[:, 0] if self.count == 1 else _mean(x[:, : self.count])
 
+    def weights(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch pools length"]:
+        """How much of each token goes into the vector: one row, which sums to 1."""
+        return _even(x, jnp.arange(x.shape[1]) < self.count)
+
 
 class Mean(nnx.Module):
     """The mean of the patches (2205.01580), without the `prefix` tokens before them."""
@@ -28,6 +32,10 @@ class Mean(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
         return _mean(x[:, self.prefix :])
+
+    def weights(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch pools length"]:
+        """How much of each token goes into the vector: one row, which sums to 1."""
+        return _even(x, jnp.arange(x.shape[1]) >= self.prefix)
 
 
 class AttentionPool(nnx.Module):
@@ -57,9 +65,17 @@ class AttentionPool(nnx.Module):
         pooled = self.attention(probe, x)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
+    def weights(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch pools length"]:
+        """How much of each token every head of the probe takes: a row a head, each sums to 1."""
+        return self.attention.weights(embeddings.repeat(self.probe[...][None], x), x)[:, :, 0]
+
 
 def _mean(x: Float[Array, "batch length embed"]) -> Float[Array, "batch embed"]:
     return jnp.mean(x, axis=1, dtype=jnp.float32).astype(x.dtype)
+
+
+def _even(x: Float[Array, "batch length embed"], taken: Bool[Array, " length"]) -> Float[Array, "batch 1 length"]:
+    return jnp.broadcast_to(taken / jnp.sum(taken), (x.shape[0], 1, x.shape[1]))
 
 
 POOLS = ("tok", "gap", "map")

@@ -4,16 +4,16 @@ The patches stand last among the tokens; what stands before them (class and dist
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Num, UInt8
 
 from transformer_jax import types
+from transformer_jax.data import preview
 
-_TILE, _GAP, _CAPTION = 224, 6, 16
-"""Small images are enlarged to about `_TILE` pixels; the gap between two images, the height of a caption."""
+_TILE = 224
+"""Small images are enlarged to about so many pixels."""
 _STRENGTH = 0.6  # of the colour over the image
 
 
@@ -98,27 +98,9 @@ def sheet(
     heats = [on_grid(relevance(found), grid), *on_grid(last_heads(found), grid)]
     names = ["rollout", *(f"head {number}" for number in range(1, len(heats)))]
     captions = [f"{name}, peak {heat.max() * heat.size:.1f}x" for name, heat in zip(names, heats, strict=True)]
-    return _tiled([picture, *(overlay(picture, heat) for heat in heats)], [title, *captions])
+    return preview.sheet([picture, *(overlay(picture, heat) for heat in heats)], [title, *captions])
 
 
 def _enlarged(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height2 width2 3"]:
     zoom = max(1, _TILE // max(image.shape[:2]))
     return np.ascontiguousarray(image.repeat(zoom, axis=0).repeat(zoom, axis=1))
-
-
-def _tiled(tiles: Sequence[np.ndarray], captions: Sequence[str]) -> Any:
-    """Pictures of one size in rows, each over its caption."""
-    from PIL import Image, ImageDraw
-
-    columns = math.ceil(math.sqrt(len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
-    height, width = tiles[0].shape[0] + _CAPTION + _GAP, tiles[0].shape[1] + _GAP
-    page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
-    pen = ImageDraw.Draw(page)
-    for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
-        left, top = number % columns * width + _GAP, number // columns * height + _GAP
-        page.paste(Image.fromarray(tile), (left, top))
-        while len(caption) > 1 and pen.textlength(caption) > tile.shape[1]:
-            caption = caption[:-1]
-        pen.text((left, top + tile.shape[0] + 1), caption, fill="black")
-    return page
