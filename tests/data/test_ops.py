@@ -24,6 +24,8 @@ CONTRACT = {
     "pad": ("pad(2, 9)", "decode | ", (14, 16, 3)),
     "shift": ("shift(3)", "decode | ", (10, 12, 3)),
     "randaug": ("randaug(2, 15)", "decode | ", (10, 12, 3)),
+    "colour_jitter": ("colour_jitter(0.4, 0.4, 0.4, 0.2)", "decode | ", (10, 12, 3)),
+    "erase": ("erase(0.8)", "decode | ", (10, 12, 3)),
     "random_affine": ("random_affine(30, shear=10)", "decode | ", (10, 12, 3)),
     "jitter": ("jitter(0.4, 0.4)", "decode | ", (10, 12, 3)),
     "cutout": ("cutout(4)", "decode | ", (10, 12, 3)),
@@ -35,7 +37,18 @@ CONTRACT = {
     "drop": ("drop('id')", "decode | ", (10, 12, 3)),
     "copy": ("copy('label', 'again')", "decode | ", (10, 12, 3)),
 }
-RANDOM = {"random_crop", "inception_crop", "flip_lr", "shift", "randaug", "random_affine", "jitter", "cutout"}
+RANDOM = {
+    "random_crop",
+    "inception_crop",
+    "flip_lr",
+    "shift",
+    "randaug",
+    "colour_jitter",
+    "erase",
+    "random_affine",
+    "jitter",
+    "cutout",
+}
 SCALED = {"value_range", "normalize"}
 every_op = pytest.mark.parametrize("name", ops.OPS)
 

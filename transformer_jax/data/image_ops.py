@@ -7,11 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.data import decoding, operation, resampling
+from transformer_jax.data import colour, decoding, operation, resampling
 from transformer_jax.data.operation import Example, Generators, ImageOp, PixelBatch, Pixels
 
-_LUMA = np.array([19595, 38470, 7471], np.uint32)
-"""ITU-R 601 weights in 1/65536, those of Pillow."""
 _ATTEMPTS = 100
 
 
@@ -37,12 +35,12 @@ class Decode(ImageOp):
         have = images.shape[-1]
         if have == self.channels:
             return images
-        colour = images[..., :3] if have > 2 else np.repeat(images[..., :1], 3, -1)
+        three = images[..., :3] if have > 2 else np.repeat(images[..., :1], 3, -1)
         if self.channels == 1:
-            return ((colour @ _LUMA + (1 << 15)) >> 16).astype(np.uint8)[..., None]
+            return colour.grey(three)
         if self.channels == 3:
-            return np.ascontiguousarray(colour)
-        return np.concatenate([colour, np.full_like(colour[..., :1], 255)], -1)
+            return np.ascontiguousarray(three)
+        return np.concatenate([three, np.full_like(three[..., :1], 255)], -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer_jax import paths, types
-from transformer_jax.data import augment, field_ops, image_ops, operation, randaug
+from transformer_jax.data import augment, colour, field_ops, image_ops, operation, randaug
 
 OPS: dict[str, type[operation.Op]] = {
     "decode": image_ops.Decode,
@@ -24,6 +24,8 @@ OPS: dict[str, type[operation.Op]] = {
     "pad": image_ops.Pad,
     "shift": augment.Shift,
     "randaug": randaug.RandAug,
+    "colour_jitter": colour.ColourJitter,
+    "erase": augment.Erase,
     "random_affine": augment.RandomAffine,
     "jitter": augment.Jitter,
     "cutout": augment.Cutout,

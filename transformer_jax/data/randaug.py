@@ -46,17 +46,14 @@ from typing import ClassVar
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.data import operation, resampling, warping
+from transformer_jax.data import colour, operation, resampling, warping
 from transformer_jax.data.operation import ImageOp, Pixels
 
 FILL = 128
 _LUMA = np.array([[2989] * 3, [5870] * 3, [1140] * 3], np.float32)
 """TensorFlow's weights of grey in 1/10000, once for each channel: their sum with pixels is exact in float32."""
 _GREY = np.float32(255.5 / 255 / 10000)
-_LEVELS = np.arange(256, dtype=np.float32)
 _LIGHT, _HEAVY = np.float32(1) / np.float32(13), np.float32(5) / np.float32(13)
-_ROWS = 24
-"""Rows worked on at a time where float32 is needed: temporaries that stay in the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +89,13 @@ def autocontrast(image: Pixels, _: float = 0) -> Pixels:
     columns = np.max(image, axis=0), np.min(image, axis=0)
     high, low = np.max(columns[0], axis=0).astype(np.float32), np.min(columns[1], axis=0).astype(np.float32)
     scale = np.float32(255) / np.maximum(high - low, 1)
-    table = _cut(_LEVELS * scale[:, None] - (low * scale)[:, None])
-    return _lookup(image, np.where((high > low)[:, None], table, _LEVELS.astype(np.uint8)))
+    table = colour.cut(colour.LEVELS * scale[:, None] - (low * scale)[:, None])
+    return colour.lookup(image, np.where((high > low)[:, None], table, colour.LEVELS.astype(np.uint8)))
 
 
 def equalize(image: Pixels, _: float = 0) -> Pixels:
     """The histogram of each channel made flat."""
-    return _lookup(image, np.stack([_flattening(counts) for counts in _histograms(image)]))
+    return colour.lookup(image, np.stack([_flattening(counts) for counts in _histograms(image)]))
 
 
 def _flattening(counts: np.ndarray) -> np.ndarray:
@@ -122,13 +119,15 @@ def posterize(image: Pixels, bits: float) -> Pixels:
 
 def solarize(image: Pixels, threshold: float) -> Pixels:
     """Inverted from the threshold on."""
-    return _lookup(image, np.where(_LEVELS < int(threshold) % 256, _LEVELS, 255 - _LEVELS).astype(np.uint8)[None])
+    return colour.lookup(
+        image, np.where(colour.LEVELS < int(threshold) % 256, colour.LEVELS, 255 - colour.LEVELS).astype(np.uint8)[None]
+    )
 
 
 def solarize_add(image: Pixels, addition: float) -> Pixels:
     """Brighter below 128."""
-    brighter = np.clip(_LEVELS + int(addition), 0, 255)
-    return _lookup(image, np.where(_LEVELS < 128, brighter, _LEVELS).astype(np.uint8)[None])
+    brighter = np.clip(colour.LEVELS + int(addition), 0, 255)
+    return colour.lookup(image, np.where(colour.LEVELS < 128, brighter, colour.LEVELS).astype(np.uint8)[None])
 
 
 def color(image: Pixels, factor: float) -> Pixels:
@@ -136,23 +135,18 @@ def color(image: Pixels, factor: float) -> Pixels:
     if image.shape[-1] == 1:
         return image
     out = np.empty_like(image)
-    for top in range(0, len(image), _ROWS):
-        part = image[top : top + _ROWS].astype(np.float32)
+    for top in range(0, len(image), colour.ROWS):
+        part = image[top : top + colour.ROWS].astype(np.float32)
         grey = part @ _LUMA
         grey *= _GREY
-        out[top : top + _ROWS] = blend(np.floor(grey, out=grey), part, factor)
+        out[top : top + colour.ROWS] = colour.blend(np.floor(grey, out=grey), part, factor)
     return out
 
 
 def contrast(image: Pixels, factor: float) -> Pixels:
     """Between one grey value, which the number of pixels fixes, and itself, or beyond."""
     grey = np.floor(np.float32(min(image.shape[0] * image.shape[1] / 256, 255.0)))
-    return _lookup(image, blend(np.full_like(_LEVELS, grey), _LEVELS, factor)[None])
-
-
-def brightness(image: Pixels, factor: float) -> Pixels:
-    """Between black and itself, or beyond."""
-    return _lookup(image, blend(np.zeros_like(_LEVELS), _LEVELS, factor)[None])
+    return colour.lookup(image, colour.blend(np.full_like(colour.LEVELS, grey), colour.LEVELS, factor)[None])
 
 
 def sharpness(image: Pixels, factor: float) -> Pixels:
@@ -160,8 +154,8 @@ def sharpness(image: Pixels, factor: float) -> Pixels:
     if min(image.shape[:2]) < 3:
         return image
     out = image.copy()
-    for top in range(0, len(image) - 2, _ROWS):
-        part = image[top : top + _ROWS + 2].astype(np.float32)
+    for top in range(0, len(image) - 2, colour.ROWS):
+        part = image[top : top + colour.ROWS + 2].astype(np.float32)
         light, heavy = part * _LIGHT, part[1:-1, 1:-1] * _HEAVY
         smooth = light[:-2, :-2] + light[:-2, 1:-1]
         # In the order of TensorFlow's convolution: some sums end just below a whole number, as they do there.
@@ -170,16 +164,8 @@ def sharpness(image: Pixels, factor: float) -> Pixels:
         for addend in (light[2:, :-2], light[2:, 1:-1], light[2:, 2:]):
             smooth += addend
         np.floor(smooth, out=smooth)
-        out[top + 1 : top + _ROWS + 1][: len(smooth), 1:-1] = blend(smooth, part[1:-1, 1:-1], factor)
+        out[top + 1 : top + colour.ROWS + 1][: len(smooth), 1:-1] = colour.blend(smooth, part[1:-1, 1:-1], factor)
     return out
-
-
-def blend(base: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
-    """`base + factor * (image - base)` in float32, clipped, fractions cut off: uint8."""
-    out = np.subtract(image, base, dtype=np.float32)
-    out *= np.float32(factor)
-    out += base
-    return _cut(out)
 
 
 def rotate(image: Pixels, degrees: float) -> Pixels:
@@ -221,20 +207,6 @@ def cutout(image: Pixels, pixels: float, centre: tuple[int, int]) -> Pixels:
     return out
 
 
-def _cut(values: np.ndarray) -> np.ndarray:
-    return np.clip(values, 0, 255, out=values).astype(np.uint8)
-
-
-def _lookup(image: Pixels, table: np.ndarray) -> Pixels:
-    """Every value replaced by its entry in the table of its channel, or in the only one."""
-    cv2 = resampling.opencv()
-    if len(table) == 1:
-        return table[0].take(image) if cv2 is None else cv2.LUT(image, table[0]).reshape(image.shape)
-    if cv2 is not None:
-        return cv2.LUT(image, np.ascontiguousarray(table.T)[None]).reshape(image.shape)
-    return np.stack([one.take(image[..., channel]) for channel, one in enumerate(table)], -1)
-
-
 def _histograms(image: Pixels) -> list[np.ndarray]:
     cv2 = resampling.opencv()
     channels = range(image.shape[-1])
@@ -263,7 +235,7 @@ AUGMENTATIONS = {
     "Solarize": Augmentation(solarize, lambda magnitude: int(magnitude / 10 * 256)),
     "Color": _enhanced(color),
     "Contrast": _enhanced(contrast),
-    "Brightness": _enhanced(brightness),
+    "Brightness": _enhanced(colour.brightness),
     "Sharpness": _enhanced(sharpness),
     "ShearX": _moved(shear_x, lambda magnitude: magnitude / 10 * 0.3),
     "ShearY": _moved(shear_y, lambda magnitude: magnitude / 10 * 0.3),
