@@ -30,7 +30,7 @@ def get_config():
             data=dict(source="digits", preprocess="shift(1) | value_range(-1, 1)", batch_size=16),
             optim=dict(name="adamw", weight_decay=0.1),
             schedule=dict(name="cosine", base=1e-3, warmup=2),
-            train=dict(total=6, average=0.9, mixup=0.2, label_smoothing=0.1, log_every=1),
+            train=dict(total=6, average=0.9, mixup=0.2, cutmix=0.5, label_smoothing=0.1, log_every=1),
             evals=dict(val=dict(source="digits", split="validation", preprocess="value_range(-1, 1)", batch_size=64)),
         )
     )

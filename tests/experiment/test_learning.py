@@ -16,6 +16,7 @@ PLAIN = {
     "model.dropout": "0.0",
     "model.stochastic_depth": "0.0",
     "train.mixup": "0.0",
+    "train.cutmix": "0.0",
     "train.label_smoothing": "0.0",
     "train.average": "None",
     "data.preprocess": "value_range(-1, 1)",

@@ -202,7 +202,8 @@ def test_weights_are_judged_at_the_size_they_were_trained_at(finished):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model.dropout": "0.0", "model.stochastic_depth": "0.0", "train.mixup": "0.0"}, {}]
+    "changes",
+    [{"model.dropout": "0.0", "model.stochastic_depth": "0.0", "train.mixup": "0.0", "train.cutmix": "0.0"}, {}],
 )
 def test_accumulation_may_change_where_it_changes_nothing(changes, tmp_path):
     experiment.train(small.tiny(**changes, **{"train.total": "2"}), tmp_path, quiet=True)

@@ -19,6 +19,8 @@ def ranges(settings: Mapping[str, Any]) -> None:
             f"a divisor of data.batch_size={batch_size}",
         ),
         "train.mixup": (train["mixup"], train["mixup"] >= 0, "at least 0, which turns it off"),
+        "train.cutmix": (train["cutmix"], train["cutmix"] >= 0, "at least 0, which turns it off"),
+        "train.mix_switch": (train["mix_switch"], 0 <= train["mix_switch"] <= 1, "a probability, from 0 to 1"),
         "train.label_smoothing": (smoothing, 0 <= smoothing < 1, "at least 0 and below 1"),
         "train.average": (average, average is None or 0 < average < 1, "between 0 and 1"),
     }

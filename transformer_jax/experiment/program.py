@@ -87,12 +87,19 @@ class Program:
     def loss(self, params: Any, batch: types.Batch, key: jax.Array) -> tuple[Float[Array, ""], types.Metrics]:
         """The training objective: a mean over the examples of a batch."""
         train = self.settings["train"]
-        dropout_key, mixup_key = jax.random.split(key)
+        dropout_key, mix_key = jax.random.split(key)
         image, label = self.scale(batch["image"]), batch["label"]
-        if train["mixup"]:
-            classes = self.settings["model"]["num_classes"]
-            targets = label if label.ndim == 2 else jax.nn.one_hot(label, classes)
-            image, label = mixing.mixup(image, targets, mixup_key, alpha=train["mixup"])
+        if train["mixup"] or train["cutmix"]:
+            target = label if label.ndim == 2 else jax.nn.one_hot(label, self.settings["model"]["num_classes"])
+            image, label = mixing.mix(
+                image,
+                target,
+                mix_key,
+                mixup=train["mixup"],
+                cutmix=train["cutmix"],
+                per_example=train["mix_per_example"],
+                switch=train["mix_switch"],
+            )
         params = masks.stop_gradient(params, self.settings["optim"]["freeze"], self.model.stacks)
         logits = self.model.apply(params, image, key=dropout_key)
         each = losses.LOSSES[train["loss"]](logits, label, label_smoothing=train["label_smoothing"])

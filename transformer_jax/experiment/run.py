@@ -220,9 +220,8 @@ def _as_now(saved: Mapping[str, Any]) -> Mapping[str, Any]:
 def _free(key: str, settings: Mapping[str, Any]) -> bool:
     """Whether a setting may differ from the checkpoint's: the run computes the same."""
     if key == "train.accumulate":  # the parts of a batch draw their own dropout, and partners of mixup
-        return not (
-            settings["train"]["mixup"] or settings["model"].get("dropout") or settings["model"].get("stochastic_depth")
-        )
+        train, model = settings["train"], settings["model"]
+        return not (train["mixup"] or train["cutmix"] or model.get("dropout") or model.get("stochastic_depth"))
     return _FREE.fullmatch(key) is not None
 
 

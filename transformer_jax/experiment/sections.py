@@ -58,12 +58,18 @@ class Data:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """The objective and the length of the run. `average` is the decay of the Polyak average that is evaluated."""
+    """The objective and the length of the run. `average` is the decay of the Polyak average that is evaluated.
+
+    `mixup`, `cutmix`, `mix_per_example` and `mix_switch` are the keywords of `training.mixing.mix`.
+    """
 
     total: Duration
     loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_per_example: bool = False
+    mix_switch: float = 0.5
     accumulate: int = 1
     average: float | None = None
     nonfinite: Literal["stop", "skip"] = "stop"

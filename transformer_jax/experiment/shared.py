@@ -15,7 +15,8 @@ from transformer_jax.transfer import convert
 
 # The settings that decide what is compiled. Everything else is an argument of the compiled functions.
 _COMPILED = ("model", "optim", "parallel")
-_COMPILED_TRAIN = ("loss", "label_smoothing", "mixup", "accumulate", "average", "nonfinite")
+_MIXED = ("mixup", "cutmix", "mix_per_example", "mix_switch")
+_COMPILED_TRAIN = ("loss", "label_smoothing", *_MIXED, "accumulate", "average", "nonfinite")
 
 
 class Shared:
