@@ -187,9 +187,9 @@ def test_an_array_is_drawn_like_the_file_it_was(weights, photos, tmp_path):
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def published(folder, to):
+def published(folder, to, **model):
     """Weights as others publish them: their names, their notes beside them, nothing of ours. And what computes them."""
-    flat, settings = parameters(activation="gelu_tanh" if to == "npz" else "gelu_erf", position="learned")
+    flat, settings = parameters(activation="gelu_tanh" if to == "npz" else "gelu_erf", **model)
     folder.mkdir()
     path = folder / ("B_16.npz" if to == "npz" else "model.safetensors")
     meta = {"class_names": CLASSES} | ({"normalize": {"mean": MEAN, "std": STD}} if to == "timm" else {})
@@ -216,6 +216,12 @@ def test_published_weights_classify_as_their_own_code_would(to, tmp_path, capsys
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), logits(image.astype(np.float32)), atol=1e-4)
     line = capsys.readouterr().out
     assert all(name in line for name in (["class 0", "class 1", "class 2"] if to == "npz" else CLASSES))
+
+
+def test_a_model_whose_sizes_are_all_the_usual_ones_is_no_exception(photos, tmp_path, capsys):
+    path, _ = published(tmp_path / "npz", "npz", image_size=224, patch=56, num_classes=1000)
+    assert predict(path, photos / "a.png", "--logits", tmp_path / "found.npy") == 0
+    assert np.load(tmp_path / "found.npy").shape == (1, 1000)
 
 
 def test_weights_without_a_head_are_no_classifier(tmp_path, photos, capsys):

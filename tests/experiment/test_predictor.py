@@ -23,6 +23,12 @@ def test_a_model_built_as_weights_expect_takes_all_of_them_but_the_head(to, tmp_
     assert set(report.reset) == {"head/kernel", "head/bias"} and not report.resized and not report.missing
 
 
+def test_the_usual_image_size_is_told_too(tmp_path):
+    path, _ = published(tmp_path / "npz", "npz", image_size=224, patch=56)
+    found = experiment.expects(str(path))
+    assert found is not None and found.model["image_size"] == 224
+
+
 def test_weights_that_are_not_here_expect_nothing(tmp_path):
     assert experiment.expects(str(tmp_path / "B_16.npz")) is None
 

@@ -36,8 +36,8 @@ class Predictor:
         alone = dict(settings, parallel={"mesh": {"data": 1}, "rules": "data"})
         self.program = programs.Program(alone, pixel_range, devices=jax.devices()[:1])
         self._params = self.program.place(_whole(source, self.program))
-        names = source.meta.get("class_names")
-        self.class_names: list[str] = names or [f"class {i}" for i in range(settings["model"]["num_classes"])]
+        names, classes = source.meta.get("class_names") or (), self.program.model.config.num_classes
+        self.class_names = list(names) if len(names) == classes else [f"class {i}" for i in range(classes)]
         self._attention = self.program.jit.compile(self._maps)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -94,9 +94,9 @@ def expects(path: str) -> Expected | None:
     if weights.missing(path):
         return None
     source = weights.load(path)
-    model = {"name": "vit", **convert.model_of(source)}
+    model, config = _model(source)
     wanted = {key: value for key, value in model.items() if key not in _CHOSEN}
-    return Expected(wanted, pixels(normalization(source)))
+    return Expected({**wanted, "image_size": config.image_size}, pixels(normalization(source)))
 
 
 def published(config: Any, scaling: str) -> str:
@@ -146,25 +146,30 @@ def _settings(source: convert.Source, preprocess: str | None) -> dict[str, Any]:
     """The saved experiment, or around the model of other weights one that is only asked for it."""
     if source.meta.get("config"):
         return sections.restore(source.meta["config"])
-    model = {"name": "vit", **convert.model_of(source)}
-    if not model.get("num_classes"):
+    if "head/kernel" not in source.params:
         raise types.InputError(
             f"predict needs a classifier: {source.title} has no head. Fine-tune it on your classes first:"
             " experiments/transfer/own_images.md shows how."
         )
-    family = programs.functional.models.MODELS[model["name"]]
-    config = family.config(**{key: value for key, value in model.items() if key != "name"})
+    model, config = _model(source)
     scaling = pixels(normalization(source))
     data = dict(source="folder:.", preprocess=preprocess or published(config, scaling))
     recipe = dict(
         name="weights",
-        model=model,
+        model=dict(model, num_classes=config.num_classes),
         data=dict(data, batch_size=1),
         optim=dict(name="sgd"),
         schedule=dict(name="constant", base=0.0),
         train=dict(total=1),
     )
     return sections.resolve(ml_collections.ConfigDict(recipe))
+
+
+def _model(source: convert.Source) -> tuple[dict[str, Any], Any]:
+    """The settings of the model that holds these weights, those that are no default, and its config."""
+    model = {"name": "vit", **convert.model_of(source)}
+    family = programs.functional.models.MODELS[model["name"]]
+    return model, family.config(**{key: value for key, value in model.items() if key != "name"})
 
 
 def _whole(source: convert.Source, program: programs.Program) -> types.FlatTree:

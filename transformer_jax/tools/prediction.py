@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -36,17 +36,8 @@ def run(
     The model, the preprocessing and the class names come out of the checkpoint. Written if asked for: `logits` as .npy,
     `table` as .csv, and a picture of the `attention` an image.
     """
-    if bool(images) == (array is not None):
-        raise types.InputError("predict takes image files or --array X.npy: one of the two, and not both.")
-    if array is not None and preprocess is not None:
-        raise types.InputError("--array holds preprocessed images, so --preprocess goes with image files only.")
-    if batch_size < 1 or top < 1:
-        raise types.InputError(f"--batch-size and --top must be at least 1: they are {batch_size} and {top}.")
-    for option, path in (("--logits", logits), ("--csv", table), ("--attention", attention)):
-        if path is not None and not Path(path).expanduser().parent.is_dir():
-            raise types.InputError(f"{option} must lie in a directory that exists: {path!r} does not.")
-    if attention is not None and Path(attention).suffix.lower() not in _PICTURES:
-        raise types.InputError(f"--attention names a picture ({' '.join(_PICTURES)}): {attention!r} does not.")
+    _check(images, array, preprocess, top=top, batch_size=batch_size)
+    _check_written({"--logits": logits, "--csv": table, "--attention": attention})
     todo = _expand(images) if array is None else _read_array(array)
     predictor = experiment.Predictor(checkpoint, preprocess=preprocess)
     if attention is not None:
@@ -65,6 +56,25 @@ def run(
                 yield f"{name}  {'  '.join(f'{word} {probability:.4f}' for word, probability in ranked)}"
     if logits is not None:
         np.save(Path(logits).expanduser(), np.concatenate(kept))
+
+
+def _check(images: Sequence[str], array: str | None, preprocess: str | None, *, top: int, batch_size: int) -> None:
+    if bool(images) == (array is not None):
+        raise types.InputError("predict takes image files or --array X.npy: one of the two, and not both.")
+    if array is not None and preprocess is not None:
+        raise types.InputError("--array holds preprocessed images, so --preprocess goes with image files only.")
+    if batch_size < 1 or top < 1:
+        raise types.InputError(f"--batch-size and --top must be at least 1: they are {batch_size} and {top}.")
+
+
+def _check_written(written: Mapping[str, str | None]) -> None:
+    """`InputError` unless what an option names can be written."""
+    for option, path in written.items():
+        if path is not None and not Path(path).expanduser().parent.is_dir():
+            raise types.InputError(f"{option} must lie in a directory that exists: {path!r} does not.")
+    attention = written["--attention"]
+    if attention is not None and Path(attention).suffix.lower() not in _PICTURES:
+        raise types.InputError(f"--attention names a picture ({' '.join(_PICTURES)}): {attention!r} does not.")
 
 
 def _expand(images: Sequence[str]) -> list[str]:
