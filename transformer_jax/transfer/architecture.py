@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax import models, types
-from transformer_jax.models import vit, vit_variants
+from transformer_jax.models import vit_config, vit_variants
 from transformer_jax.transfer import surgery
 
 
@@ -69,7 +69,7 @@ def model(flat: types.FlatTree, conventions: Mapping[str, Any], title: str = "th
     needed = {
         name: value
         for name, value in {**settings, **told}.items()
-        if name in ("variant", *told) or (value is not None and value != usual.get(name))
+        if name in ("variant", *told) or (value is not None and (name in _KEPT or value != usual.get(name)))
     }
     unknown = sorted(name for name in needed if name not in usual)
     if unknown:
@@ -102,10 +102,10 @@ def grid(told: Mapping[str, Any]) -> surgery.Grid | None:
     """The grid of patches of a model's settings, where they tell it."""
     if not told.get("image_size") or not (told.get("patch") or told.get("variant")):
         return None
-    known = {field.name for field in dataclasses.fields(vit.Config)}
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items() if name in known}
+    known = {field.name for field in dataclasses.fields(vit_config.Config)}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known}
     try:
-        return vit.Config(**settings).grid
+        return vit_config.Config(**settings).grid
     except types.InputError:  # settings of another model, or too few
         return None
 
@@ -131,6 +131,7 @@ def _leaf(array: np.ndarray) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest.hexdigest()}
 
 
+_KEPT = ("image_size", "num_classes")  # told even where they are the default
 _SHOWN = ("width", "depth", "mlp_dim", "channels", "heads", "patch", "num_classes")
 
 
@@ -217,23 +218,14 @@ def _grid(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
         return None
 
 
-# Stem and patch of a hybrid, as its name begins and ends (checkpoint_layouts 3.1).
-_HYBRIDS: dict[tuple[tuple[int, ...], int], str] = {
-    ((3, 4, 9), 1): "R50+{}/16",
-    ((3, 4, 6, 3), 1): "R50+{}/32",
-    ((2, 2, 2, 2), 1): "R26+{}/32",
-    ((), 8): "R+{}/16",
-}
-
-
 def _variant(size: tuple[int | None, ...], patch: list[int], stem: tuple[int, ...] | None) -> str | None:
     names = [name for name, row in vit_variants.VARIANTS.items() if tuple(row) == size]
     if not names or patch[0] != patch[1]:
         return None
     if stem is None:
         return f"{names[0]}/{patch[0]}"
-    form = _HYBRIDS.get((stem, patch[0]))
-    return form and form.format(names[0])
+    stems = [key for key, row in vit_variants.STEMS.items() if row == (stem, patch[0])]
+    return stems[0].replace("/", f"+{names[0]}/") if stems else None
 
 
 def _plain(pair: list[int]) -> int | tuple[int, ...]:

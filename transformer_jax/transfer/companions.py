@@ -39,7 +39,9 @@ _TIMM = {
     "patch_size": "patch",
     "class_token": "class_token",
 }
-_COMPUTED = ("activation", "norm_epsilon", "pool", "pool_norm")
+_COMPUTED = (
+    "activation", "norm_epsilon", "pool", "pool_norm", "stem_epsilon", "stem_epsilon_of", "stem_norm_epsilon"
+)  # fmt: skip
 _POOLS = {"token": "tok", "avg": "gap", "map": "map"}
 MODEL_FILE = "model.safetensors"
 """The name under which both libraries look for weights in a folder; their configuration is then `config.json`."""

@@ -75,7 +75,7 @@ def load(path: str | Path, *, sha256: str | None = None) -> Source:
     if key in layouts.LAYOUTS and layouts.LAYOUTS[key].flattened:
         heads, known = architecture.heads(params, told)
         params = surgery.split_heads(params, heads)
-    conventions = {**layouts.conventions(key, found.style), **notes.settings}
+    conventions = {**layouts.conventions(key, params, found.style), **notes.settings}
     return Source(
         params,
         notes.meta,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.models import vit
+from transformer_jax.models import vit_config
 from transformer_jax.nn import positions
 from transformer_jax.transfer import companions, formats, layouts, library_configs, report
 
@@ -45,7 +45,9 @@ def save(
             f"The layout {key} is one of the model {layouts.LAYOUTS[key].family}: this is {family}."
             " Write npz, or safetensors, which holds every model."
         )
-    config = vit.Config(**settings) if family == "vit" else None
+    config = vit_config.Config(**settings) if family == "vit" else None
+    if config and _fixed_table(params, config, key):
+        params, own["model"] = _with_table(params, config), {**own["model"], "position": "learned"}
     arrays, chosen = _named(params, config, key, style)
     about = _about(path, config, key, chosen, meta)
     npz = layouts.LAYOUTS[key].file == "npz"
@@ -70,7 +72,7 @@ def layout(to: str, family: str, settings: Mapping[str, Any]) -> str:
 
 
 def _named(
-    params: types.FlatTree, config: vit.Config | None, key: str, style: Mapping[str, Any]
+    params: types.FlatTree, config: vit_config.Config | None, key: str, style: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays by the names of the layout and the style they were written in. `InputError` when some have none."""
     chosen = dict(style)
@@ -81,8 +83,7 @@ def _named(
                 f"The code that reads the layout {key} cannot compute {', '.join(faults)}."
                 " Write safetensors, which holds every model."
             )
-        params = _with_table(params, config, key)
-        chosen.setdefault("norm_after_pool", getattr(config, "pool_norm", "before") == "after" and config.pool == "gap")
+        chosen.setdefault("norm_after_pool", config.pool_norm == "after")
     arrays, left, chosen = layouts.write(params, key, chosen)
     if left:
         raise types.InputError(
@@ -92,17 +93,20 @@ def _named(
     return arrays, chosen
 
 
-def _with_table(params: types.FlatTree, config: vit.Config, key: str) -> types.FlatTree:
-    """The parameters with a fixed position table among them, where the code of the layout knows learned ones only."""
-    if "position" in params or config.position == "none" or (key == "big_vision" and config.position == "sincos2d"):
-        return params
-    prefix = config.has_class_token + getattr(config, "distilled", False)
-    table = positions.fixed(config.position, config.grid, config.size.width, prefix=prefix)
+def _fixed_table(params: types.FlatTree, config: vit_config.Config, key: str) -> bool:
+    """Whether positions are a fixed table, where the code of the layout knows learned ones only."""
+    known = ("none", "sincos2d") if key == "big_vision" else ("none",)
+    return "position" not in params and config.position not in known
+
+
+def _with_table(params: types.FlatTree, config: vit_config.Config) -> types.FlatTree:
+    """The parameters with the fixed position table among them."""
+    table = positions.fixed(config.position, config.grid, config.size.width, prefix=config.prefix)
     return params if table is None else params | {"position": table.astype(params["embedding/kernel"].dtype)}
 
 
 def _about(
-    path: Path, config: vit.Config | None, key: str, style: Mapping[str, Any], meta: Mapping[str, Any]
+    path: Path, config: vit_config.Config | None, key: str, style: Mapping[str, Any], meta: Mapping[str, Any]
 ) -> dict[Path, dict[str, Any]]:
     """The configurations the library behind a layout wants beside the weights, by their files."""
     there, about = companions.target(path), {}

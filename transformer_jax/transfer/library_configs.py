@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_jax import types
-from transformer_jax.models import vit
+from transformer_jax.models import vit_config
 
 # timm's architecture by width and stem; its own model_args replace every size, so any would do.
 _TIMM_NAMES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
@@ -21,7 +21,7 @@ _TIMM_STEMS = {  # timm's hybrids take their backbone from the name
 }
 
 
-def refusals(config: vit.Config, layout: str) -> list[str]:
+def refusals(config: vit_config.Config, layout: str) -> list[str]:
     """Settings of the model that the code behind a layout cannot compute, as sentences without a full stop."""
     common = {"norm_placement": "pre", "norm": "layernorm", "mlp": "plain"}
     faults = [f"{name}={getattr(config, name)!r}" for name, only in common.items() if getattr(config, name) != only]
@@ -36,10 +36,9 @@ def refusals(config: vit.Config, layout: str) -> list[str]:
     return faults
 
 
-def timm(config: vit.Config, rows: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+def timm(config: vit_config.Config, rows: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """`config.json` for `timm.create_model("local-dir:FOLDER", pretrained=True)`. `rows` as `layouts.tokens` says."""
-    size, distilled, stem = config.size, getattr(config, "distilled", False), getattr(config, "stem", None)
-    after = getattr(config, "pool_norm", "before") == "after"
+    size, distilled, stem = config.size, config.distilled, config.stem_units
     arguments: dict[str, Any] = {
         "img_size": list(config.image_shape[:2]),
         "patch_size": config.patch_size[0] if config.patch_size[0] == config.patch_size[1] else list(config.patch_size),
@@ -52,7 +51,9 @@ def timm(config: vit.Config, rows: str, meta: Mapping[str, Any]) -> dict[str, An
         "global_pool": _TIMM_POOLS[config.pool],
     }
     if not distilled:
-        arguments |= {"class_token": config.has_class_token, "fc_norm": after and config.pool == "gap"}
+        arguments |= {"class_token": config.has_class_token, "fc_norm": config.pool_norm == "after"}
+    if config.pool == "map" and (config.has_class_token or config.registers):
+        arguments["pool_include_prefix"] = True  # ours attends to all tokens
     if rows == "grid" and (config.has_class_token or config.registers):
         arguments["no_embed_class"] = True
     if config.registers:
@@ -82,9 +83,9 @@ def timm(config: vit.Config, rows: str, meta: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def hugging_face(config: vit.Config, meta: Mapping[str, Any]) -> dict[str, Any]:
+def hugging_face(config: vit_config.Config, meta: Mapping[str, Any]) -> dict[str, Any]:
     """`config.json` for `ViTForImageClassification.from_pretrained(FOLDER)`, or DeiT's."""
-    size, distilled = config.size, getattr(config, "distilled", False)
+    size, distilled = config.size, config.distilled
     if config.image_shape[0] != config.image_shape[1] or config.patch_size[0] != config.patch_size[1]:
         raise types.InputError(
             f"Hugging Face's ViT takes square images and patches: these are {config.image_shape[:2]} and"
@@ -112,7 +113,7 @@ def hugging_face(config: vit.Config, meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def processor(config: vit.Config, meta: Mapping[str, Any]) -> dict[str, Any]:
+def processor(config: vit_config.Config, meta: Mapping[str, Any]) -> dict[str, Any]:
     """`preprocessor_config.json` of Hugging Face, where the normalisation is known."""
     how = _normalize(meta, "image_mean", "image_std")
     if not how:
@@ -129,7 +130,7 @@ def processor(config: vit.Config, meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def cautions(config: vit.Config, layout: str) -> list[str]:
+def cautions(config: vit_config.Config, layout: str) -> list[str]:
     """What a reader of the file must know, as sentences."""
     found = []
     if layout == "timm" and not math.isclose(config.norm_epsilon, 1e-6):
@@ -140,7 +141,7 @@ def cautions(config: vit.Config, layout: str) -> list[str]:
         found.append("timm has no pre_logits since 0.6: it leaves them out, and its logits are others.")
     if config.pre_logits and layout.startswith("huggingface"):
         found.append("Load it as ViTModel: its pooler is pre_logits; ViTForImageClassification has none.")
-    stem = getattr(config, "stem", None)
+    stem = config.stem_units
     if stem is not None and layout == "timm" and (stem, config.size.width) not in _TIMM_STEMS:
         found.append("timm names no hybrid with this stem: build the backbone by hand.")
     return found

@@ -22,6 +22,8 @@ _GOOGLE = {
     "norm_epsilon": 1e-6,
     "normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
 }
+_GOOGLE_STEM = {"stem_epsilon": 1e-5, "stem_epsilon_of": "std", "stem_norm_epsilon": 1e-6}
+_TIMM_STEM = {"stem_epsilon": 1e-8, "stem_epsilon_of": "variance", "stem_norm_epsilon": 1e-5}
 _TIMM = {"activation": "gelu_erf", "norm_epsilon": 1e-6}
 _HUGGING_FACE = {"activation": "gelu_erf", "norm_epsilon": 1e-12}
 
@@ -36,6 +38,8 @@ class Layout:
     file: str = "safetensors"
     family: str = "vit"
     conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stem: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _GOOGLE_STEM)
+    """Further conventions, of hybrids."""
     rows: str = "own"
     """The position table it usually has, as `tokens` calls them."""
     wrappers: tuple[str, ...] = _TORCH_WRAPPERS
@@ -61,7 +65,7 @@ LAYOUTS: dict[str, Layout] = {
     "bit": _flax(
         bit.TABLE, r"resnet/block\d+/unit\d+/", family="resnet", conventions={"normalize": _GOOGLE["normalize"]}
     ),
-    "timm": Layout(torch.TIMM, (r"blocks\.\d+\.attn\.qkv\.", r"patch_embed\."), conventions=_TIMM),
+    "timm": Layout(torch.TIMM, (r"blocks\.\d+\.attn\.qkv\.", r"patch_embed\."), conventions=_TIMM, stem=_TIMM_STEM),
     "timm_bit": Layout(torch.TIMM_BIT, (r"stages\.\d+\.blocks\.\d+\.norm1\.", r"stem\.conv\."), family="resnet"),
     "huggingface": Layout(torch.HUGGING_FACE, (r"vit\.embeddings\.",), conventions=_HUGGING_FACE),
     "huggingface_deit": Layout(torch.HUGGING_FACE_DEIT, (r"deit\.embeddings\.",), conventions=_HUGGING_FACE),
@@ -123,10 +127,13 @@ def read(arrays: Mapping[str, np.ndarray], key: str, *, wrapper: str = "", patch
     return Read(params, style, unused + outside)
 
 
-def conventions(key: str, style: Mapping[str, Any]) -> dict[str, Any]:
+def conventions(key: str, params: types.FlatTree, style: Mapping[str, Any]) -> dict[str, Any]:
     """What the code of a layout computes beyond what its parameters show, as `convert.Source.conventions`."""
-    known = dict(LAYOUTS[key].conventions) if key in LAYOUTS else {}
-    return known | ({"pool": "gap", "pool_norm": "after"} if style.get("norm_after_pool") else {})
+    if key not in LAYOUTS:
+        return {}
+    stem = LAYOUTS[key].stem if any(name.startswith("stem/") for name in params) else {}
+    after = {"pool": "gap", "pool_norm": "after"} if style.get("norm_after_pool") else {}
+    return {**LAYOUTS[key].conventions, **stem, **after}
 
 
 class Written(NamedTuple):
