@@ -25,6 +25,10 @@ OPTIONS = {
     "22b": dict(norm_placement="parallel", qk_norm=True, pool="map"),
     "registers": dict(registers=3, layer_scale=0.1, mlp="gated", activation="silu", kv_heads=1),
     "gap with a class token": dict(pool="gap", class_token=True, registers=2, activation="gelu_erf"),
+    "distilled": dict(distilled=True, registers=1),
+    "norm after the mean": dict(pool="gap", pool_norm="after"),
+    "root alone": dict(stem=(), patch=(1, 3)),
+    "hybrid": dict(stem=(2, 1), patch=1, stem_epsilon=1e-8, stem_epsilon_of="variance", pool="gap"),
 }
 
 
@@ -46,7 +50,7 @@ def images():
 
 def entry(name):
     """What the file holds of one row of `OPTIONS`."""
-    model = functional.from_family("vit", **TINY, **OPTIONS[name])
+    model = functional.from_family("vit", **(TINY | OPTIONS[name]))
     neutral = paths.unstack(paths.flatten(model.abstract), model.stacks, lambda x, _: np.empty(x.shape[1:]))
     logits = jax.jit(model.apply)(weights(model.abstract), images())
     return {

@@ -92,5 +92,7 @@ def test_parameters_of_another_model_are_refused_by_path():
 
 
 def test_an_unknown_family_names_the_near_one():
-    with pytest.raises(types.InputError, match="The model must be one of vit: it is 'vitt'. Did you mean 'vit'"):
+    with pytest.raises(
+        types.InputError, match="The model must be one of vit, resnet: it is 'vitt'. Did you mean 'vit'"
+    ):
         functional.from_family("vitt")

@@ -15,6 +15,7 @@ from transformer_jax.models import functional, vit, vit_variants
 from .test_golden import GOLDEN, maker
 
 COUNTS = json.loads((GOLDEN / "vit_parameters.json").read_text())
+TIMM = json.loads((GOLDEN / "parameters_timm.json").read_text())["vit"]
 TINY, OPTIONS = maker.TINY, maker.OPTIONS
 
 
@@ -39,7 +40,15 @@ def count(tree):
 def test_parameter_counts_are_the_published_ones(variant):
     shapes = functional.from_family("vit", variant=variant).abstract
     assert count(shapes) == COUNTS["with_head"][variant]
-    assert count(shapes) - count(shapes["head"]) == COUNTS["backbone"][variant]
+    assert count(shapes) - count(shapes["head"]) == COUNTS["backbone"].get(
+        variant, count(shapes) - count(shapes["head"])
+    )
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_parameter_counts_of_the_largest_are_those_of_timm(name):
+    variant, pool = name.split()
+    assert count(functional.from_family("vit", variant=variant, pool=pool).abstract) == TIMM[name]
 
 
 @pytest.mark.parametrize("name", vit_variants.VARIANTS)
@@ -126,6 +135,73 @@ def test_registers_have_no_position_and_are_not_pooled():
     assert float(jnp.abs(with_noise - jax.jit(plain.apply)(params, images())).max()) > 1e-4
 
 
+def test_two_class_tokens_have_a_head_each_and_answer_with_their_mean():
+    model, image = build(distilled=True), images()
+    params = init(model)
+    assert params["dist"].shape == (16,) and params["position"].shape == (8, 16)
+
+    @jax.jit
+    def all_of_it(params):
+        return [model.apply(params, image, method=name) for name in ("tokens", "features", "__call__")]
+
+    tokens, features, logits = all_of_it(params)
+    np.testing.assert_allclose(features, tokens[:, :2].mean(axis=1), atol=1e-6)
+    heads = [params[name]["kernel"] for name in ("head", "head_dist")]
+    biases = [params[name]["bias"][None] for name in ("head", "head_dist")]
+    expected = sum(tokens[:, i] @ heads[i] + biases[i] for i in range(2)) / 2
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_the_last_norm_stands_before_or_after_the_mean():
+    before, after = (build(pool="gap", registers=2, pool_norm=where) for where in ("before", "after"))
+    params, image = init(before), images()
+    assert jax.tree.structure(params) == jax.tree.structure(init(after))
+    raw = jax.jit(lambda p: after.apply(p, image, method="tokens"))(params)
+
+    def norm(x):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
+        return normal * np.asarray(params["norm"]["scale"]) + np.asarray(params["norm"]["bias"])
+
+    raw = np.float64(raw)[:, 2:]
+    for model, expected in ((before, norm(raw).mean(axis=1)), (after, norm(raw.mean(axis=1)))):
+        features = jax.jit(lambda p, model=model: model.apply(p, image, method="features"))(params)
+        np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("placement", "scan"), [("pre", True), ("pre", False), ("post", True), ("parallel", False)])
+def test_attention_maps_mix_the_values_into_the_output_of_every_layer(placement, scan):
+    model = build(norm_placement=placement, scan=scan, registers=2)
+    params, image = init(model), images()
+    maps, tokens = jax.jit(lambda p: [model.apply(p, image, method=m) for m in ("attention_maps", "tokens")])(params)
+    assert maps.shape == (2, 2, 2, 9, 9) and maps.dtype == jnp.float32  # class token, registers and 6 patches
+    np.testing.assert_allclose(maps.sum(axis=-1), np.ones((2, 2, 2, 9)), atol=1e-5)
+    module = vit.ViT(model.config, rngs=nnx.Rngs(0))
+    nnx.update(module, params)
+    module = nnx.view(module, deterministic=True)
+    graph, state, rest = nnx.split(module.blocks, nnx.Param, ...)
+    x = module._embed(image)
+    for layer in range(2):
+        block = nnx.merge(graph, *(jax.tree.map(lambda leaf, i=layer: leaf[i], part) for part in (state, rest)))
+        inputs = x if placement == "post" else block.norm1(x)
+        mixed = jnp.einsum("bhqk,bkhv->bqhv", maps[:, layer], block.attention.value(inputs))
+        np.testing.assert_allclose(block.attention.out(mixed), block.attention(inputs), atol=2e-6)
+        x = block(x)
+    np.testing.assert_allclose(x if module.norm is None else module.norm(x), tokens, atol=1e-5)
+
+
+def test_a_hybrid_cuts_the_map_of_its_stem():
+    config = vit.Config(variant="R50+B/16")
+    assert config.stem_units == (3, 4, 9) and config.patch_size == (1, 1) and config.grid == (14, 14)
+    assert vit.Config(variant="R+Ti/16").grid == (7, 7)  # by its name 14
+    assert vit.Config(variant="R26+S/32", image_size=(384, 225)).grid == (12, 8)
+    shapes = paths.flatten(build(stem=(2, 1), patch=1).abstract)
+    assert shapes["embedding/kernel"].shape == (1, 1, 512, 16) and shapes["position"].shape == (3, 16)
+    names = {path.rpartition("/")[0] for path in shapes if path.startswith("stem/block1/unit1")}
+    parts = ("conv1", "norm1", "conv2", "norm2", "conv3", "norm3", "conv_proj", "norm_proj")
+    assert names == {f"stem/block1/unit1/{part}" for part in parts}
+
+
 def test_dropout_needs_a_key_and_follows_it():
     model = build(dropout=0.3, stochastic_depth=0.3)
     params = init(model)
@@ -199,6 +275,21 @@ def test_a_tiny_model_learns_eight_images_by_heart():
         (dict(dropout=1.0), "dropout must be at least 0 and below 1: it is 1.0"),
         (dict(pool="tok", class_token=False), "pool='tok' needs the class token"),
         (dict(width=30, heads=3, position="sincos2d"), "sincos2d needs a width divisible by 4: it is 30"),
+        (
+            dict(variant="R50+B/8"),
+            "A hybrid is one of R50.B/16, R50.B/32, .* it is 'R50.B/8'. Other stems are given by",
+        ),
+        (
+            dict(variant="R50+B/16", image_size=(224, 230), patch=2),
+            "an image of 224x230 becomes 14x15, the patch is 2x2",
+        ),
+        (dict(stem=(3, 0)), "Every stage of a stem needs at least 1 unit: stem is"),
+        (dict(stem_epsilon_of="mean"), "stem_epsilon_of must be one of std, variance"),
+        (dict(distilled=True, pool="gap"), "pools its two class tokens .* pool is 'gap'"),
+        (dict(distilled=True, pre_logits=True), "has no hidden layer: .* pre_logits is True"),
+        (dict(pool_norm="behind", pool="gap"), "pool_norm must be one of before, after"),
+        (dict(pool_norm="after"), "pool_norm='after' needs a mean and a last norm: pool is 'tok'"),
+        (dict(pool_norm="after", pool="gap", norm_placement="post"), "norm_placement 'post'"),
         (dict(poool="tok"), "no setting 'poool'. Did you mean 'pool'"),
     ],
 )
@@ -217,7 +308,7 @@ def test_a_config_is_plain_data_with_all_defaults_in_its_signature():
     config = vit.Config(**TINY)
     assert vit.Config(**dataclasses.asdict(config)) == config
     assert vit.Config() == vit.Config(variant="S/16")
-    assert set(models.MODELS) == {"vit"}
+    assert set(models.MODELS) == {"vit", "resnet"}
 
 
 def test_a_model_may_also_be_used_as_a_plain_module():

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from transformer_jax.models import vit
+from transformer_jax.models import resnet, vit
 
 
 class Family(NamedTuple):
@@ -12,4 +12,7 @@ class Family(NamedTuple):
     model: type[Any]
 
 
-MODELS: dict[str, Family] = {"vit": Family(vit.Config, vit.ViT)}
+MODELS: dict[str, Family] = {
+    "vit": Family(vit.Config, vit.ViT),
+    "resnet": Family(resnet.Config, resnet.ResNet),
+}

@@ -65,7 +65,7 @@ def from_config(family: models.Family, config: Any) -> Functional:
     module = nnx.eval_shape(lambda: family.model(config, rngs=nnx.Rngs(params=0, dropout=0)))
     graphs, state, rest = {}, None, None
     for deterministic in (False, True):
-        view = nnx.view(module, deterministic=deterministic)
+        view = nnx.view(module, deterministic=deterministic, raise_if_not_found=False)  # not every model drops out
         graphs[deterministic], state, rest = nnx.split(view, nnx.Param, ...)
     stacks = {
         paths.SEPARATOR.join(map(str, path)): count

@@ -9,6 +9,9 @@ from jaxtyping import Array, Float
 from transformer_jax import types
 from transformer_jax.nn import lean
 
+GROUPS = 32
+"""Into how many groups `GroupNorm` divides the channels, as every published model does."""
+
 
 class LayerNorm(nnx.Module):
     """`(x - mean) / sqrt(variance + epsilon) * scale + bias` (Ba et al., 1607.06450)."""
@@ -70,7 +73,7 @@ class GroupNorm(nnx.Module):
         self,
         width: int,
         *,
-        groups: int = 32,
+        groups: int = GROUPS,
         epsilon: float = 1e-6,
         scale: float = 1.0,
         axis: str = "embed",
