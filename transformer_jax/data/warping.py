@@ -17,22 +17,41 @@ def nearest(image: Pixels, inverse: Float32[np.ndarray, "2 3"], fill: int) -> Pi
     In float32, term by term: TensorFlow's `ImageProjectiveTransformV3`, to the bit.
     """
     height, width = image.shape[:2]
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    x, y = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
+    columns, rows = (_places(line, x, y) for line in inverse)
+    if columns.shape[0] == rows.shape[1] == 1 and _whole_steps(columns) and _whole_steps(rows):
+        return _shifted(image, int(rows[0, 0]), int(columns[0, 0]), fill)
     at = np.empty((height, width, 2), np.int16 if max(height, width) < _INT16 else np.int32)
-    for axis, (of_x, of_y, shift), size in zip((0, 1), inverse, (width, height), strict=True):
-        # A coordinate that does not matter is left out: the other's line is then all there is to compute.
-        if of_y == 0:
-            place = of_x * x
-        elif of_x == 0:
-            place = of_y * y
-        else:
-            place = of_x * x + of_y * y
-        place += shift
-        place[place == -0.5] = -1  # the one half that floor would bring inside
-        place += np.float32(0.5)
-        np.floor(place, out=place)
-        at[..., axis] = np.clip(place, -1, size, out=place)
+    at[..., 0], at[..., 1] = (np.clip(place, -1, size) for place, size in ((columns, width), (rows, height)))
     return _gather(image, at, fill)
+
+
+def _places(line: Float32[np.ndarray, " 3"], x: np.ndarray, y: np.ndarray) -> Float32[np.ndarray, "_height _width"]:
+    """Where every new pixel comes from in one direction; one row or column where the other does not matter."""
+    of_x, of_y, shift = line
+    place = of_x * x if of_y == 0 else of_y * y if of_x == 0 else of_x * x + of_y * y
+    place += shift
+    place[place == -0.5] = -1  # the one half that floor would bring inside
+    place += np.float32(0.5)
+    return np.floor(place, out=place)
+
+
+def _whole_steps(places: np.ndarray) -> bool:
+    return bool(np.all(np.diff(places.ravel()) == 1))
+
+
+def _shifted(image: Pixels, down: int, right: int, fill: int) -> Pixels:
+    """New pixel (0, 0) is the old one at (down, right)."""
+    height, width = image.shape[:2]
+    out = np.full_like(image, fill)
+    new, old = (
+        tuple(
+            slice(max(0, sign * by), max(0, size + min(0, sign * by))) for by, size in ((down, height), (right, width))
+        )
+        for sign in (-1, 1)
+    )
+    out[new] = image[old]
+    return out
 
 
 def _gather(image: Pixels, at: Int[np.ndarray, "height width 2"], fill: int) -> Pixels:
