@@ -25,6 +25,7 @@ TIMM = {
     "tiny gap, sincos2d": TINY | ERF | dict(pool="gap", position="sincos2d"),
     "tiny registers, layer scale": TINY | ERF | dict(registers=4, layer_scale=0.1),
     "tiny qk norm": TINY | ERF | dict(qk_norm=True),
+    "tiny qk norm, bias": TINY | ERF | dict(qk_norm=True, qk_norm_bias=True),
     "tiny distilled": TINY | ERF | dict(distilled=True),
     "tiny norm after the mean": TINY | ERF | dict(pool="gap", pool_norm="after"),
     "tiny hybrid": TINY | ERF | TIMM_STEM | dict(stem=(1, 1), patch=1, image_size=32),

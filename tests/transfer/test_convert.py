@@ -1,5 +1,6 @@
 """Weights of one model for another: everything is accounted for (promises 7, 16, 18)."""
 
+import json
 import re
 
 import jax
@@ -233,3 +234,12 @@ def test_both_heads_and_both_prefix_rows_of_a_distilled_model_are_known():
     params, report = convert.apply(source, plain)
     np.testing.assert_array_equal(params["position"], source["position"][[0, *range(2, 11)]])
     assert set(report.unused) == {"dist", "head_dist/kernel", "head_dist/bias"}
+
+
+def test_heads_that_nothing_tells_are_asked_for(tmp_path):
+    formats.write_safetensors(tmp_path / "x.safetensors", fakes.timm(), {})
+    source = convert.load(tmp_path / "x.safetensors")
+    with pytest.raises(types.InputError, match="number of heads must be known: x.safetensors .* config.json"):
+        convert.model_of(source)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit", "model_args": {"num_heads": 2}}))
+    assert convert.model_of(convert.load(tmp_path / "x.safetensors"))["heads"] == fakes.HEADS

@@ -79,6 +79,17 @@ def test_google_to_ours_to_another_and_back(kind, middle):
     _same(layouts.write(back, layout, style).arrays, arrays)
 
 
+def test_a_bit_resnet_goes_through_timm():
+    arrays = fakes.bit()
+    ours = layouts.read(arrays, "bit").params
+    there = layouts.write(ours, "timm_bit").arrays
+    assert there["head.fc.weight"].shape == (fakes.CLASSES, 32, 1, 1)
+    assert layouts.find(there) == ("timm_bit", "")
+    back = layouts.read(there, "timm_bit").params
+    _same(back, ours)
+    _same(layouts.write(back, "bit").arrays, arrays)
+
+
 def test_transformers_5_names_its_modules_otherwise():
     ours = layouts.read(fakes.hugging_face(live=True), "huggingface").params
     _same(ours, layouts.read(fakes.hugging_face(), "huggingface").params)

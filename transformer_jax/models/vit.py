@@ -143,6 +143,7 @@ def _block(config: Config, rngs: nnx.Rngs) -> nnx.Module:
         size.heads,
         kv_heads=config.kv_heads,
         qk_norm=config.qk_norm,
+        qk_norm_bias=config.qk_norm_bias,
         epsilon=config.norm_epsilon,
         dropout=config.dropout,
         backend=config.attention,

@@ -74,6 +74,8 @@ class Config:
     """`gelu_tanh` as the Google checkpoints, `gelu_erf` as timm's and Hugging Face's."""
     kv_heads: int | None = None
     qk_norm: bool = False
+    qk_norm_bias: bool = False
+    """Whether the norms of queries and keys have a bias: ViT-22B's have none, timm's do."""
     layer_scale: float | None = None
     """Initial value of the layer scale; `None`: no layer scale."""
     head_zero: bool = True

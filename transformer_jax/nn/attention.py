@@ -17,7 +17,8 @@ class MultiHeadAttention(nnx.Module):
     """Every query head looks up a mixture of values in `memory` (the tokens themselves when it is not given).
 
     `kv_heads` below `heads` shares each key and value head among a group of query heads (2305.13245); `qk_norm`
-    normalises queries and keys without a bias (ViT-22B, 2302.05442). Dropout follows the output projection only.
+    normalises queries and keys (ViT-22B, 2302.05442), with a bias where `qk_norm_bias` says so (timm). Dropout follows
+    the output projection only.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class MultiHeadAttention(nnx.Module):
         out_width: int | None = None,
         use_bias: bool = True,
         qk_norm: bool = False,
+        qk_norm_bias: bool = False,
         epsilon: float = 1e-6,
         dropout: float = 0.0,
         backend: str = "auto",
@@ -50,7 +52,7 @@ class MultiHeadAttention(nnx.Module):
         self.key = linear.Dense((memory_width,), (kv_heads, head_dim), axes=("embed", kv_axis, "head_dim"), **some)
         self.value = linear.Dense((memory_width,), (kv_heads, value_dim), axes=("embed", kv_axis, value_axis), **some)
         self.out = linear.Dense((heads, value_dim), (out_width or width,), axes=("heads", value_axis, "embed"), **some)
-        norm: dict[str, Any] = dict(epsilon=epsilon, use_bias=False, axis="head_dim", **shared)
+        norm: dict[str, Any] = dict(epsilon=epsilon, use_bias=qk_norm_bias, axis="head_dim", **shared)
         self.query_norm = norms.LayerNorm(head_dim, **norm) if qk_norm else None
         self.key_norm = norms.LayerNorm(head_dim, **norm) if qk_norm else None
         self.dropout = dropouts.Dropout(dropout, rngs=rngs)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax import models, types
-from transformer_jax.models import vit_config, vit_variants
+from transformer_jax.models import resnet, vit_config, vit_variants
 from transformer_jax.transfer import surgery
 
 
@@ -112,13 +112,17 @@ def grid(told: Mapping[str, Any]) -> surgery.Grid | None:
 
 def summary(flat: types.FlatTree) -> str:
     """The guess in a line: `B/16 (width 768, 12 blocks, 12 heads, MLP 3072, patch 16), 1000 classes`."""
-    found = guess(flat)
+    found, residual = guess(flat), _resnet(flat)
+    if residual:
+        sizes = residual["variant"] or f"a ResNet of units {residual['units']}, width {residual['width']}"
+        return f"{sizes}, {residual['num_classes'] or 'no'} classes"
     if not found:
         return f"{len(flat)} arrays, not of a ViT"
     sizes = (
         f"width {found['width']}, {found['depth']} blocks, {found['heads']} heads, MLP {found['mlp_dim']},"
         f" patch {found['patch']}"
     )
+    sizes += f", stem {found['stem']}" if found["stem"] is not None else ""
     name = f"{found['variant']} ({sizes})" if found["variant"] else sizes
     image = f", images of {found['image_size']}" if found["image_size"] else ""
     classes = f"{found['num_classes']} classes" if found["num_classes"] else "no head"
@@ -198,15 +202,16 @@ def _stride(stem: tuple[int, ...] | None) -> int:
 
 
 def _resnet(flat: types.FlatTree) -> dict[str, Any]:
-    """A BiT ResNet by its units and the width of its root."""
+    """A ResNet under the names of `resnet.Config`: its units and the width of its root, and the variant they are."""
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
-    depths = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200}
-    depth = depths.get(_stem(shapes, "") or ())
-    *_, channels, width = shapes["root/conv/kernel"]
-    if depth is None or width % 64:
+    units = _stem(shapes, "")
+    if not units:
         return {}
+    *_, channels, width = shapes["root/conv/kernel"]
+    names = [name for name, row in resnet.VARIANTS.items() if row == (units, width)]
+    sizes = {} if names else {"units": units, "width": width}
     classes = shapes.get("head/kernel", (None, None))[-1]
-    return {"variant": f"R{depth}x{width // 64}", "channels": channels, "num_classes": classes}
+    return {"variant": names[0] if names else None, **sizes, "channels": channels, "num_classes": classes}
 
 
 def _grid(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:

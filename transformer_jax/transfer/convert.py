@@ -70,7 +70,13 @@ def load(path: str | Path, *, sha256: str | None = None) -> Source:
     key, wrapper = layouts.find(stored.arrays)
     told = {**notes.settings, **notes.model}
     grid = architecture.grid(told)
-    found = layouts.read(stored.arrays, key, wrapper=wrapper, patches=grid and math.prod(grid))
+    found = layouts.read(
+        stored.arrays,
+        key,
+        wrapper=wrapper,
+        patches=grid and math.prod(grid),
+        norm_biases=bool(notes.model.get("qk_norm_bias")),
+    )
     params, known = found.params, True
     if key in layouts.LAYOUTS and layouts.LAYOUTS[key].flattened:
         heads, known = architecture.heads(params, told)
@@ -99,7 +105,13 @@ def model_of(source: Source) -> dict[str, Any]:
     saved = _saved(source)
     if saved:
         return {"name": "vit", **{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}}
-    return architecture.model(source.params, source.conventions, source.title)
+    found = architecture.model(source.params, source.conventions, source.title)
+    if not source.heads_known and found.get("heads") == 1:
+        raise types.InputError(
+            f"The number of heads must be known: {source.title} does not show it, and its width is no multiple of 64."
+            " Put the config.json of the model beside it."
+        )
+    return found
 
 
 def save(

@@ -24,6 +24,7 @@ _GOOGLE = {
 }
 _GOOGLE_STEM = {"stem_epsilon": 1e-5, "stem_epsilon_of": "std", "stem_norm_epsilon": 1e-6}
 _TIMM_STEM = {"stem_epsilon": 1e-8, "stem_epsilon_of": "variance", "stem_norm_epsilon": 1e-5}
+_BIT = {"epsilon": 1e-10, "epsilon_of": "variance", "norm_epsilon": 1e-5}
 _TIMM = {"activation": "gelu_erf", "norm_epsilon": 1e-6}
 _HUGGING_FACE = {"activation": "gelu_erf", "norm_epsilon": 1e-12}
 
@@ -63,10 +64,15 @@ LAYOUTS: dict[str, Layout] = {
     "linen": _flax(google.LINEN, _LINEN_BLOCK, "Transformer/posembed_input/"),
     "big_vision": _flax(google.BIG_VISION, _LINEN_BLOCK, rows="grid"),
     "bit": _flax(
-        bit.TABLE, r"resnet/block\d+/unit\d+/", family="resnet", conventions={"normalize": _GOOGLE["normalize"]}
+        bit.TABLE, r"resnet/block\d+/unit\d+/", family="resnet", conventions=_BIT | {"normalize": _GOOGLE["normalize"]}
     ),
     "timm": Layout(torch.TIMM, (r"blocks\.\d+\.attn\.qkv\.", r"patch_embed\."), conventions=_TIMM, stem=_TIMM_STEM),
-    "timm_bit": Layout(torch.TIMM_BIT, (r"stages\.\d+\.blocks\.\d+\.norm1\.", r"stem\.conv\."), family="resnet"),
+    "timm_bit": Layout(
+        torch.TIMM_BIT,
+        (r"stages\.\d+\.blocks\.\d+\.norm1\.", r"stem\.conv\."),
+        family="resnet",
+        conventions=_BIT | {"epsilon": 1e-8},
+    ),
     "huggingface": Layout(torch.HUGGING_FACE, (r"vit\.embeddings\.",), conventions=_HUGGING_FACE),
     "huggingface_deit": Layout(torch.HUGGING_FACE_DEIT, (r"deit\.embeddings\.",), conventions=_HUGGING_FACE),
     "huggingface_bare": Layout(torch.HUGGING_FACE_BARE, (r"embeddings\.patch",), conventions=_HUGGING_FACE),
@@ -110,8 +116,18 @@ def find(names: Iterable[str]) -> tuple[str, str]:
     )
 
 
-def read(arrays: Mapping[str, np.ndarray], key: str, *, wrapper: str = "", patches: int | None = None) -> Read:
-    """The arrays of a file under our names; flattened heads are one head. `patches` is their number where known."""
+def read(
+    arrays: Mapping[str, np.ndarray],
+    key: str,
+    *,
+    wrapper: str = "",
+    patches: int | None = None,
+    norm_biases: bool = False,
+) -> Read:
+    """The arrays of a file under our names; flattened heads are one head. `patches` is their number where known.
+
+    `norm_biases` keeps the biases of timm's norms of queries and keys where all are zero.
+    """
     inside = {name.removeprefix(wrapper): array for name, array in arrays.items() if name.startswith(wrapper)}
     outside = tuple(name for name in arrays if not name.startswith(wrapper))
     style: rules.Style = {"wrapper": wrapper} if wrapper else {}
@@ -120,8 +136,8 @@ def read(arrays: Mapping[str, np.ndarray], key: str, *, wrapper: str = "", patch
     layout = LAYOUTS[key]
     inside = google.unstack(inside, style) if key == "big_vision" else inside
     params, unused = rules.read(inside, layout.table, style=style)
-    params = torch.without_zero_biases(params) if key == "timm" else params
     if key == "timm":
+        params = params if norm_biases else torch.without_zero_biases(params)
         style["norm_after_pool"] = "fc_norm.weight" in inside
     tokens.read(params, style, usual=layout.rows, patches=patches)
     return Read(params, style, unused + outside)
