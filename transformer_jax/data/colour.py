@@ -13,8 +13,10 @@ from transformer_jax.data.operation import ImageOp, Pixels
 LEVELS = np.arange(256, dtype=np.float32)
 ROWS = 24
 """Rows worked on at a time where float32 is needed: temporaries that stay in the cache."""
-LUMA = np.array([19595, 38470, 7471], np.uint32)
-"""ITU-R 601 weights in 1/65536, those of Pillow."""
+LUMA = np.array([19595, 38470, 7471], np.float32)
+"""ITU-R 601 weights in 1/65536, those of Pillow: their sum with pixels is exact in float32."""
+_LUMAS = np.repeat(LUMA[:, None], 3, 1)
+_HALF = np.float32(1 << 15)
 _ORDERS = tuple(itertools.permutations(range(4)))
 
 
@@ -69,8 +71,11 @@ def saturation(image: Pixels, factor: float) -> Pixels:
         return image
     out = np.empty_like(image)
     for top in range(0, len(image), ROWS):
-        part = image[top : top + ROWS]
-        out[top : top + ROWS] = blend(np.repeat(grey(part), 3, -1), part, factor)
+        part = image[top : top + ROWS].astype(np.float32)
+        base = part @ _LUMAS
+        base += _HALF
+        base *= 1 / 65536
+        out[top : top + ROWS] = blend(np.floor(base, out=base), part, factor)
     return out
 
 
@@ -89,7 +94,10 @@ def grey(image: UInt8[np.ndarray, "... _channels"]) -> UInt8[np.ndarray, "... 1"
     """The grey picture of three channels, Pillow's; of one, itself."""
     if image.shape[-1] == 1:
         return image
-    return ((image[..., :3] @ LUMA + (1 << 15)) >> 16).astype(np.uint8)[..., None]
+    total = image[..., :3].astype(np.float32) @ LUMA
+    total += _HALF
+    total *= 1 / 65536
+    return total.astype(np.uint8)[..., None]
 
 
 def blend(base: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:

@@ -36,10 +36,8 @@ METHODS = (
     "pillow_lanczos",
 )
 _CACHE = 256
-_BLOCK = 16384
-"""Numbers worked on at a time where memory is fresh: more of it would go back to the system every time."""
-_SCRATCH_BLOCK = 65536
-"""The same for memory used again: what the cache holds."""
+_BLOCK = 65536
+"""Numbers worked on at a time: what the cache holds."""
 _NUDGE = np.float32(1e-3)
 """More than the rounding errors of a float32 sum: what is a whole number must not be cut off to the one below."""
 Taps = tuple[np.ndarray, np.ndarray]
@@ -137,15 +135,15 @@ def _row_blocks(
     """`_pairs` of rows, a block at a time: the new rows, the old rows they need, and the pairs counted among those."""
     low, high, weight = _pairs(size, new)
     blocks = []
-    for here in _blocks(new, numbers, _SCRATCH_BLOCK):
+    for here in _blocks(new, numbers):
         rows, places = np.unique(np.concatenate([low[here], high[here]]), return_inverse=True)
         upper, lower = np.split(places, 2)
         blocks.append((here, rows, upper, lower, weight[here, None]))
     return blocks
 
 
-def _blocks(rows: int, numbers: int, block: int = _BLOCK) -> Iterator[slice]:
-    step = max(1, block // numbers)
+def _blocks(rows: int, numbers: int) -> Iterator[slice]:
+    step = max(1, _BLOCK // numbers)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
@@ -163,18 +161,26 @@ def _weighted(image: Pixels, height: int, width: int, method: str) -> Pixels:
     lines = _lines(image)
     out = np.empty((height, width * channels), np.uint8)
     for here in _blocks(height, max(width * channels, lines.shape[1])):
-        mixed = _mix(lines, 0, rows[:, here], row_weights[:, here, None])
-        mixed = _mix(mixed, 1, columns, column_weights)
+        mixed = _mix(lines, rows[:, here], row_weights[:, here, None], 0)
+        mixed = _mix(mixed, columns, column_weights, 1)
         mixed += _NUDGE
         out[here] = np.clip(mixed, 0, 255, out=mixed)
     return out.reshape(height, width, channels)
 
 
-def _mix(lines: np.ndarray, axis: int, at: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _mix(lines: np.ndarray, at: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
     """The weighted sum of the lines at each tap."""
-    total = lines.take(at[0], axis, mode="clip") * weights[0]
-    for tap in range(1, len(at)):
-        total += lines.take(at[tap], axis, mode="clip") * weights[tap]
+    shape = (len(lines), at.shape[1]) if axis else (at.shape[1], lines.shape[1])
+    total, term = _SCRATCH.array(1 + axis, *shape), _SCRATCH.array(3, *shape)
+    for tap, weight in enumerate(weights):
+        into = term if tap else total
+        if axis:
+            lines.take(at[tap], 1, into, "clip")
+        else:
+            into[:] = lines[at[tap]]
+        into *= weight
+        if tap:
+            total += term
     return total
 
 
