@@ -49,7 +49,7 @@ def test_a_name_chooses_the_keywords_that_may_follow():
 
 def test_overriding_a_key_of_init_from_makes_the_section():
     settings = small.tiny(**{"init_from.path": "somewhere"})
-    assert settings["init_from"] == {"path": "somewhere", "head": "auto", "position": "align_corners"}
+    assert settings["init_from"] == {"path": "somewhere", "head": "auto", "position": "align_corners", "patch": "error"}
 
 
 def test_a_missing_section_is_named():

@@ -9,7 +9,15 @@ import scipy.ndimage
 from transformer_jax import types
 from transformer_jax.transfer import surgery
 
-GRIDS = [((14, 14), (24, 24)), ((14, 14), (10, 16)), ((10, 16), (7, 3)), ((4, 6), (1, 9)), ((1, 3), (2, 2))]
+GRIDS = [
+    ((14, 14), (24, 24)),  # 224 to 384 at 16
+    ((16, 16), (37, 37)),  # 224 to 518 at 14
+    ((24, 24), (7, 7)),
+    ((14, 14), (10, 16)),
+    ((10, 16), (7, 3)),
+    ((4, 6), (1, 9)),
+    ((1, 3), (2, 2)),
+]
 
 
 def _position(grid, prefix=0, width=5):

@@ -156,6 +156,7 @@ def _begin(
             program.neutral(fresh.params),
             head=section["head"],
             position=section["position"],
+            patch=section["patch"],
             classes=setup.data.class_names,
         )
         say(found.report.text())

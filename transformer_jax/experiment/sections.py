@@ -101,6 +101,8 @@ class InitFrom:
     path: str
     head: Literal["auto", "keep", "reset"] = "auto"
     position: Literal["align_corners", "half_pixel", "half_pixel_antialias"] = "align_corners"
+    patch: Literal["error", "pinv"] = "error"
+    """What to do with patches of another size: refuse them, or resize them by the pseudo-inverse (FlexiViT)."""
 
 
 SECTIONS = {"data": Data, "train": Train, "parallel": Parallel, "checkpoint": Checkpoint, "init_from": InitFrom}

@@ -117,7 +117,8 @@ def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = Non
     begun = program.init(jax.random.key(settings["seed"]))
     if section is not None:
         source, fresh = shared.weights(section["path"]), program.neutral(begun.params)
-        weights.fit(source, program, fresh, head=section["head"], position=section["position"])
+        how = {word: section[word] for word in ("head", "position", "patch")}
+        weights.fit(source, program, fresh, **how)
     batch = program.jit.put(program.fake_batch(setup.batch_size, label_shape=setup.data.label_shape))
     _, metrics = program.step(begun, batch, program.jit.scalar(setup.schedule(1)))
     loss = float(metrics["loss"])
@@ -142,7 +143,8 @@ def probe(
     setup = setups.prepare(settings, shared)
     program, section = setup.program, settings["init_from"]
     fresh = program.neutral(program.init(jax.random.key(0)).params)
-    found = weights.fit(shared.weights(section["path"]), program, fresh, head="reset", position=section["position"])
+    how = {word: section[word] for word in ("position", "patch")}
+    found = weights.fit(shared.weights(section["path"]), program, fresh, head="reset", **how)
     params = program.place(found.params)
     read_from = {key: settings["data"][key] for key in ("source", "arguments", "data_dir")}
     judged, classes = settings["evals"]["eval"], program.model.config.num_classes

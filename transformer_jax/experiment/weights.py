@@ -61,6 +61,7 @@ def fit(
     *,
     head: str = "auto",
     position: str = "align_corners",
+    patch: str = "error",
     classes: tuple[str, ...] | None = None,
 ) -> convert.Converted:
     """The weights for the model of `target`; `fresh` are its new parameters, kept where the source has none to give."""
@@ -70,21 +71,11 @@ def fit(
         fresh,
         head=head,
         position=position,
-        source_grid=_grid(source),
+        patch=patch,
         target_grid=config.grid if "position" in fresh else None,
         source_classes=source.meta.get("class_names"),
         target_classes=classes,
     )
-
-
-def _grid(source: convert.Source) -> tuple[int, int] | None:
-    """The source's grid of patches, where its config tells it: the rows of a position table alone could be any."""
-    model = _model(source)
-    if "image_size" not in model:
-        return None
-    from_config = program.functional.models.MODELS[model.get("name", "vit")].config
-    known = {key: tuple(value) if isinstance(value, list) else value for key, value in model.items() if key != "name"}
-    return from_config(**known).grid
 
 
 def _model(source: convert.Source) -> Mapping[str, Any]:

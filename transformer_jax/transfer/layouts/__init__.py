@@ -43,6 +43,8 @@ class Layout:
     """Further conventions, of hybrids."""
     rows: str = "own"
     """The position table it usually has, as `tokens` calls them."""
+    inner: str = ""
+    """A pattern of names that take part in every answer: one without a line in the table makes the file another's."""
     wrappers: tuple[str, ...] = _TORCH_WRAPPERS
     """What may stand before every name; other names are then no parameters."""
 
@@ -57,6 +59,8 @@ def _flax(table: rules.Table, *signs: str, **options: Any) -> Layout:
     return Layout(table, signs, **(some | options))
 
 
+_TIMM_INNER = r"(blocks|norm_pre|norm|fc_norm|attn_pool|patch_embed|head)\b"
+_HF_INNER = r"(vit\.|deit\.)?(embeddings|encoder|layers|layernorm)\b(?!.*mask_token)"
 _BLOCK = r"Transformer/encoderblock_\d+/"
 _LINEN_BLOCK = r"Transformer/encoderblock(_\d+)?/(MultiHeadDotProductAttention_0|MlpBlock_0)/"
 LAYOUTS: dict[str, Layout] = {
@@ -66,16 +70,26 @@ LAYOUTS: dict[str, Layout] = {
     "bit": _flax(
         bit.TABLE, r"resnet/block\d+/unit\d+/", family="resnet", conventions=_BIT | {"normalize": _GOOGLE["normalize"]}
     ),
-    "timm": Layout(torch.TIMM, (r"blocks\.\d+\.attn\.qkv\.", r"patch_embed\."), conventions=_TIMM, stem=_TIMM_STEM),
+    "timm": Layout(
+        torch.TIMM,
+        (r"blocks\.\d+\.attn\.qkv\.", r"patch_embed\."),
+        conventions=_TIMM,
+        stem=_TIMM_STEM,
+        inner=_TIMM_INNER,
+    ),
     "timm_bit": Layout(
         torch.TIMM_BIT,
         (r"stages\.\d+\.blocks\.\d+\.norm1\.", r"stem\.conv\."),
         family="resnet",
         conventions=_BIT | {"epsilon": 1e-8},
     ),
-    "huggingface": Layout(torch.HUGGING_FACE, (r"vit\.embeddings\.",), conventions=_HUGGING_FACE),
-    "huggingface_deit": Layout(torch.HUGGING_FACE_DEIT, (r"deit\.embeddings\.",), conventions=_HUGGING_FACE),
-    "huggingface_bare": Layout(torch.HUGGING_FACE_BARE, (r"embeddings\.patch",), conventions=_HUGGING_FACE),
+    "huggingface": Layout(torch.HUGGING_FACE, (r"vit\.embeddings\.",), conventions=_HUGGING_FACE, inner=_HF_INNER),
+    "huggingface_deit": Layout(
+        torch.HUGGING_FACE_DEIT, (r"deit\.embeddings\.",), conventions=_HUGGING_FACE, inner=_HF_INNER
+    ),
+    "huggingface_bare": Layout(
+        torch.HUGGING_FACE_BARE, (r"embeddings\.patch",), conventions=_HUGGING_FACE, inner=_HF_INNER
+    ),
 }
 _NEUTRAL = r"blocks/\d+/|block\d+/unit\d+/norm1/|position$|(norm|stem|pool|root)/"
 # Names we know and cannot read, and whose they are.
@@ -139,6 +153,12 @@ def read(
     if key == "timm":
         params = params if norm_biases else torch.without_zero_biases(params)
         style["norm_after_pool"] = "fc_norm.weight" in inside
+    strange = [name for name in unused if re.match(layout.inner, name)] if layout.inner else []
+    if strange:
+        raise types.InputError(
+            f"Every parameter between the image and the head must be one of ours: {len(strange)} of these {key} names"
+            f" are not, {', '.join(sorted(strange)[:4])}. Their model computes something else than ours can."
+        )
     tokens.read(params, style, usual=layout.rows, patches=patches)
     return Read(params, style, unused + outside)
 
