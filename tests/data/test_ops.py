@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax import types
-from transformer_jax.data import operation, ops, order, pipeline
+from transformer_jax.data import image_ops, operation, ops, order, pipeline
 
 from . import fakes
 
@@ -235,6 +235,21 @@ def test_decode_gives_decoded_pixels_the_channels_asked_for():
     encoded = ops.OPS["decode"](1)({"image": fakes.encoded(colour, "PNG")}, order.generator(0, 0, 0))["image"]
     assert np.array_equal(grey, encoded)
     assert np.array_equal(ops.OPS["decode"]()({"image": grey}, order.generator(0, 0, 0))["image"], grey.repeat(3, -1))
+
+
+def test_a_large_crop_is_decoded_at_full_size_when_asked():
+    data = fakes.encoded(fakes.picture(200, 240), quality=90)
+    crop = ops.OPS["inception_crop"](20, 60)
+    for reduce in (True, False):
+        decode = ops.OPS["decode"](reduce=reduce)
+        fused = image_ops.DecodeAndInceptionCrop(decode, crop)
+        pairs = []
+        for number in range(5):
+            whole = decode({"image": data}, order.generator(0, 0, number))
+            pairs.append(
+                [op(x, order.generator(0, 0, number))["image"] for op, x in ((crop, whole), (fused, {"image": data}))]
+            )
+        assert all(np.array_equal(one, other) for one, other in pairs) != reduce
 
 
 def test_every_op_is_a_frozen_dataclass_of_plain_arguments():

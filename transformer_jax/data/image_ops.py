@@ -15,10 +15,14 @@ _ATTEMPTS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Decode(ImageOp):
-    """The pixels of an encoded image, upright, with so many channels. Of decoded ones, the channels."""
+    """The pixels of an encoded image, upright, with so many channels. Of decoded ones, the channels.
+
+    `reduce=False` keeps `inception_crop` from decoding a large crop at a half or less of its size.
+    """
 
     channels: int = 3
     decoder: str = "auto"
+    reduce: bool = True
 
     def __post_init__(self) -> None:
         operation.require(self.channels in (1, 3, 4), self, "channels is 1, 3 or 4.")
@@ -163,7 +167,8 @@ class DecodeAndInceptionCrop(ImageOp):
     """`decode | inception_crop`, decoding no more than the crop needs. The pipeline puts it in their place.
 
     The box is the same. The pixels are the same too, unless the crop is at least twice the target size both ways: then
-    a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which averages where the bilinear resize would skip pixels.
+    a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which averages where the bilinear resize would skip pixels. The
+    released code does not; `decode(reduce=False)` leaves it.
     """
 
     decode: Decode
@@ -176,7 +181,7 @@ class DecodeAndInceptionCrop(ImageOp):
             return self.crop(self.decode(example, rng), rng)
         top, left, height, width = self.crop.box(*decoding.size(data), rng)
         target = operation.pair(self.crop.size)
-        factor = decoding.reduction((height, width), target)
+        factor = decoding.reduction((height, width), target) if self.decode.reduce else 1
         image = decoding.decode(
             data,
             channels=self.decode.channels,
