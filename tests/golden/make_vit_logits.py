@@ -4,41 +4,23 @@
 may be absent.
 """
 
-import importlib.abc
-import importlib.machinery
 import sys
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
-from tests.transfer import fakes  # noqa: E402  (a script: the path comes first)
+import torch_without_vision  # noqa: E402  (a script: the path comes first)
 
-
-class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Every module of torchvision, empty."""
-
-    def find_spec(self, name, path, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        module = mock.MagicMock(name=spec.name)
-        module.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})
-        return module
-
-    def exec_module(self, module):
-        pass
+from tests.transfer import fakes  # noqa: E402
 
 
 def main():
     """Write both files."""
-    sys.meta_path.append(_Absent())
+    torch_without_vision.stand_in()
     import torch
     from timm.models import vision_transformer
 
