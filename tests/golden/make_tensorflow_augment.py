@@ -2,11 +2,11 @@
 
 `python tests/golden/make_tensorflow_augment.py` writes the file again; it needs TensorFlow, nothing else does. The
 moves are the raw operation that tensorflow_addons' wrappers called, with the matrices they made. Checked once against
-big_vision's own file, run with TensorFlow 2.15, tensorflow_addons 0.23 and NumPy 1.26: the same pixels, to the bit.
+big_vision's own file, run with TensorFlow 2.15 (TF_ENABLE_ONEDNN_OPTS=0), tensorflow_addons 0.23 and NumPy 1.26: the
+same pixels, to the bit.
 """
 
 import math
-import os
 import pathlib
 
 import numpy as np
@@ -54,7 +54,6 @@ def cases():
 
 def operations():
     """A function of image and argument for every name, in TensorFlow."""
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # fused multiply-adds would move sums across whole numbers
     import tensorflow as tf
 
     def real(x):
@@ -102,10 +101,14 @@ def operations():
         return between(tf.fill(image.shape, grey), image, factor)
 
     def sharpness(image, factor):
-        weights = np.ones((3, 3, 1, 1), np.float32)
-        weights[1, 1] = 5
-        kernel = tf.tile(tf.constant(weights) / 13.0, [1, 1, 3, 1])
-        smooth = tf.nn.depthwise_conv2d(real(image)[None], kernel, [1, 1, 1, 1], "VALID")[0]
+        # As TensorFlow's own depthwise convolution adds. Its oneDNN one fuses multiplication and addition, which moves
+        # some sums across whole numbers: which of the two runs depends on the machine.
+        light, heavy = tf.constant(1.0) / 13.0, tf.constant(5.0) / 13.0
+        height, width = image.shape[:2]
+        smooth = tf.zeros((height - 2, width - 2, 3))
+        for row, column in np.ndindex(3, 3):
+            part = real(image[row : row + height - 2, column : column + width - 2])
+            smooth += part * (heavy if (row, column) == (1, 1) else light)
         smooth = tf.pad(tf.cast(tf.clip_by_value(smooth, 0.0, 255.0), tf.uint8), [[1, 1], [1, 1], [0, 0]])
         border = np.ones(image.shape, bool)
         border[1:-1, 1:-1] = False
@@ -162,9 +165,9 @@ def cut_out(image, half, centre):
 
 def make():
     """One array an image, its cases one after the other; a row of the large ramp; the squares cut out of the noise."""
-    functions = operations()  # first: it tells TensorFlow how to add, which is read when it is loaded
     import tensorflow as tf
 
+    functions = operations()
     out = {
         name: np.stack([functions[case](tf.constant(image), argument).numpy() for case, argument in cases()])
         for name, image in images().items()

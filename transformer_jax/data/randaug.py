@@ -34,7 +34,8 @@ Each layer applies one of sixteen operations, all equally likely. M is the magni
 | moves turn about pixel indices | Shear about pixel (0, 0), Rotate about ((width - 1) / 2, (height - 1) / 2) |
 
 The wrapping is what NumPy before version 2 made of the released code; with later ones it stops with an OverflowError.
-Pixels equal the released code's to the bit, but for the grey of 170 of the 16.7 million colours: a level off, in Color.
+Pixels equal the released code's to the bit, but for the grey of 170 of the 16.7 million colours, a level off in Color.
+Sharpness adds as TensorFlow's own convolution does; its oneDNN one, on some machines, rounds a few sums the other way.
 """
 
 import dataclasses
