@@ -33,11 +33,15 @@ OPTIONS = {
 
 
 def weights(abstract):
-    """The n-th number of the parameters, in the order of their paths, is `sin(n)`, scaled as an initialiser would."""
+    """The n-th number of the parameters, in the order of their paths, is `sin(n)`, scaled as an initialiser would.
+
+    In stems it is `sin(n^2)`: matrices of `sin(n)` have rank 2, and behind group norms that magnifies rounding errors.
+    """
     flat, start = {}, 0
     for path, leaf in paths.flatten(abstract).items():
         size = math.prod(leaf.shape)
-        numbers = np.sin(np.arange(start, start + size, dtype=np.float64)).reshape(leaf.shape)
+        at = np.arange(start, start + size, dtype=np.float64)
+        numbers = np.sin(at**2 if path.startswith("stem/") else at).reshape(leaf.shape)
         scale = 1.0 + 0.1 * numbers if path.endswith("scale") else numbers / math.sqrt(TINY["width"])
         flat[path], start = jnp.asarray(scale, jnp.float32), start + size
     return paths.unflatten(flat)
