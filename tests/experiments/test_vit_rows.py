@@ -346,6 +346,8 @@ def test_a_training_step_compiles_abstractly_at_full_size(file, arguments, class
 
 
 @pytest.mark.slow  # 25 compilations of some seconds each; tests/test_experiments.py steps one recipe of every kind
-@pytest.mark.parametrize("file, arguments, classes", FULL_SIZE)
+@pytest.mark.parametrize(
+    "file, arguments, classes", FULL_SIZE, ids=lambda v: "-".join(map(str, v.values())) if isinstance(v, dict) else None
+)
 def test_shrunk_every_row_takes_a_step(file, arguments, classes, shared):
     assert math.isfinite(recipes.step(recipes.shrink(recipes.load(file, **arguments)), shared))
