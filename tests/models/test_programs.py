@@ -27,10 +27,11 @@ def test_a_model_is_built_stepped_and_read_like_any_other(name):
     sections["parallel"] = dict(mesh=dict(data=1, fsdp=2), rules="fsdp")
     settings = experiment.resolve(ml_collections.ConfigDict(parts | sections))
     made = program.Program(settings, (-1.0, 1.0), devices=jax.devices()[:2])
-    state = made.init(jax.random.key(0))
+    rng, shapes = np.random.default_rng(0), made.neutral(jax.tree.map(lambda x: np.empty(x.shape), made.model.abstract))
+    before = {path: np.float32(0.1 * rng.normal(size=leaf.shape)) for path, leaf in shapes.items()}
+    state = made.init_with(jax.random.key(0), made.place(before))
     assert any("fsdp" in leaf.spec for leaf in jax.tree.leaves(made.shardings.params))
     batch = made.jit.put(made.fake_batch(8))
-    before = made.neutral(state.params)
     for _ in range(2):
         state, metrics = made.step(state, batch, made.jit.scalar(1e-2))
     assert np.isfinite(float(metrics["loss"]))
