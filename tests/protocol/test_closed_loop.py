@@ -78,6 +78,16 @@ def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path)
     assert judged == ["validation[:20]"] * 3 + ["test"] * 2
 
 
+def test_tuning_runs_are_judged_by_what_picks_and_by_nothing_else(trained, tmp_path):
+    evals = {"eval": {"split": "y"}, "real": {"split": "validation"}, "v2": {"split": "test"}}
+    for select, wanted in (("eval/top1", {"eval"}), ("v2/top1", {"eval", "v2"})):
+        target = dataclasses.replace(TARGET, select=select)
+        settings = dict(TARGET.finetune, evals=evals)
+        runner_in(tmp_path / select, target=target).method("finetune", settings, (0.1, 0.2), seeds=1)
+        assert [set(c["evals"]) for c in trained] == [wanted, wanted, set(evals)]
+        trained.clear()
+
+
 def test_a_finished_run_is_not_run_again(trained, tmp_path):
     for _ in range(2):
         runner_in(tmp_path).method("finetune", TARGET.finetune, (0.1, 0.2), seeds=1)

@@ -93,14 +93,20 @@ def test_keeping_a_head_that_does_not_fit_is_an_error(tmp_path):
         convert.apply(_file(tmp_path), _model(), head="freeze")
 
 
-def test_a_file_without_head_or_position_leaves_fresh_values(tmp_path):
+def test_a_file_without_head_leaves_a_fresh_one(tmp_path):
     source, target = _file(tmp_path), _model()
-    found = {path: leaf for path, leaf in source.params.items() if path.partition("/")[0] not in ("head", "position")}
+    found = {path: leaf for path, leaf in source.params.items() if path.partition("/")[0] != "head"}
     params, report = convert.apply(found, target)
-    assert set(report.missing) == {"head/kernel", "head/bias", "position"}
+    assert set(report.missing) == {"head/kernel", "head/bias"}
     assert all(params[path] is target[path] for path in report.missing)
     with pytest.raises(types.InputError, match="the file has no .'head/bias', 'head/kernel'."):
         convert.apply(found, target, head="keep")
+
+
+def test_positions_that_are_not_in_the_file_are_not_learned_anew(tmp_path):
+    found = {path: leaf for path, leaf in _file(tmp_path).params.items() if path != "position"}
+    with pytest.raises(types.InputError, match="model.position='sincos2d' or 'none' builds it without a learned"):
+        convert.apply(found, _model())
 
 
 def test_a_model_that_pools_without_class_token_drops_its_row(tmp_path):

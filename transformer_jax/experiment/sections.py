@@ -107,7 +107,10 @@ class InitFrom:
 
 SECTIONS = {"data": Data, "train": Train, "parallel": Parallel, "checkpoint": Checkpoint, "init_from": InitFrom}
 Fields = dict[str, config.Field]
-CONVENTIONS = ("activation", "norm_epsilon", "pool_norm", "stem_epsilon", "stem_epsilon_of", "stem_norm_epsilon")
+CONVENTIONS = (
+    *("activation", "norm_epsilon", "pool_norm", "position"),
+    *("stem_epsilon", "stem_epsilon_of", "stem_norm_epsilon"),
+)
 """Settings of a model that come with its weights, like the classes with the data: `None` until `settled`."""
 
 

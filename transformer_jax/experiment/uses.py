@@ -80,7 +80,8 @@ def judge(
             )
         fresh = program.neutral(program.init(jax.random.key(0)).params)
         found = weights.fit(source, program, fresh, head="reset" if ours is None else "keep")
-        _require_unchanged(found.report, path, head=ours is not None)
+        unread = [name for name in source.params if name not in fresh]
+        _require_unchanged(found.report, unread, path, head=ours is not None)
         params = program.place(found.params)
         scores: dict[str, float] = {}
         for item in made:
@@ -92,16 +93,25 @@ def judge(
         return Judgement(scores, rows)
 
 
-def _require_unchanged(found: report.Report, path: str, *, head: bool) -> None:
-    """`InputError` unless weights are judged as they are: nothing resized, nothing left at its random start. Without
-    `head` it does not matter what became of the head."""
-    missing = [name for name in found.missing if head or not name.startswith("head/")]
-    if found.resized or missing:
-        what = [f"{name}: {how}" for name, how in found.resized.items()] + [f"{n} is not there" for n in missing]
+def _require_unchanged(found: report.Report, unread: Sequence[str], path: str, *, head: bool) -> None:
+    """`InputError` unless weights are judged as they are: nothing resized, nothing left at its random start, no
+    parameter left out (`unread`). Without `head` it does not matter what became of the head."""
+    missing, unread = (
+        [name for name in names if head or not name.startswith(("head/", "head_dist/"))]
+        for names in (found.missing, unread)
+    )
+    what = [f"{name}: {how}" for name, how in found.resized.items()]
+    what += [f"{name} is not there" for name in missing] + [f"{name} would not be used" for name in unread]
+    if what:
+        hidden = " model.pre_logits=True builds the hidden layer before the head." if _hidden(unread) else ""
         raise types.InputError(
-            f"Weights are judged as they were trained: {path} does not fit this model as it is ({'; '.join(what)})."
-            " Evaluate at the image size and with the position embedding of its training, or fine-tune first."
+            f"Weights are judged as they were trained: {path} does not fit this model as it is ({'; '.join(what[:8])})."
+            f" Evaluate the model and the image size of its training, or fine-tune first.{hidden}"
         )
+
+
+def _hidden(names: Sequence[str]) -> bool:
+    return any(name.startswith("pre_logits/") for name in names)
 
 
 def _some(names: Sequence[str]) -> str:

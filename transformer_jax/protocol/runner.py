@@ -94,7 +94,7 @@ class Runner:
             config.replaced(settings, choice),
             seed=seed or 0,
             data=dict(settings["data"], split=split),
-            evals=dict(settings["evals"], **{plan.EVALUATOR: judge}),
+            evals=self._evaluators(settings, judge, tuning=seed is None),
         )
         key = dict(settings, pretrain=self._origin if method == "finetune" else None)
         if method == "finetune":  # not part of the key: the whole folder may be moved
@@ -110,6 +110,14 @@ class Runner:
                 return {DIVERGED: True}
 
         return once(folder, key, train)
+
+    def _evaluators(
+        self, settings: Mapping[str, Any], judge: Mapping[str, Any], *, tuning: bool
+    ) -> dict[str, Mapping[str, Any]]:
+        """Those of a final run; of a tuning run no more than it is picked by: others may read the test split."""
+        evals = dict(settings["evals"], **{plan.EVALUATOR: judge})
+        wanted = (plan.EVALUATOR, self.target.select.rpartition("/")[0]) if tuning else evals
+        return {name: section for name, section in evals.items() if name in wanted}
 
     def probe(self) -> dict[str, Any]:
         """The linear probe: its penalty is picked on the development split, then it is fitted on the full one."""

@@ -1,4 +1,4 @@
-"""Batches mixed on the device, so that pixels travel as uint8 and the result is the same on every mesh."""
+"""Batches mixed on the device, so that pixels travel as uint8 and the result is the same on every mesh of a process."""
 
 import jax
 import jax.numpy as jnp

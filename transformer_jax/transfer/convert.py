@@ -152,7 +152,7 @@ def apply(
     when shapes and classes (as far as both are known) are the same, `keep` insists on the shapes, `reset` does not
     look. Grids are squares and prefix tokens the class and distillation tokens unless they are given or saved with the
     source. `patch="pinv"` resizes patches of another size (`surgery.resize_patch`). Values take the target's dtypes.
-    Raises `InputError` when anything but head and position embedding is missing or has another shape.
+    Raises `InputError` when anything but the head is missing, or anything else has another shape.
     """
     source = source if isinstance(source, Source) else Source(source)
     if head not in HEADS:
@@ -169,8 +169,7 @@ def apply(
                 found["position"], old.grid, new.grid, prefix=old.prefix, target_prefix=new.prefix, method=position
             )
             resized["position"] = f"{old} -> {new} tokens ({position})"
-    free = {path for path in target if path == "position" or path.startswith(_HEAD)}
-    missing = tuple(path for path in target if path in free and path not in found)
+    missing = tuple(path for path in target if path.startswith(_HEAD) and path not in found)
     mismatch.require_fit(source.title, source.layout, found, target, source.unused, skip={*reset, *missing})
     params, cast = {}, {}
     for path, leaf in target.items():

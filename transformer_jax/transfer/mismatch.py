@@ -51,6 +51,7 @@ def _remedy(found: types.FlatTree, target: types.FlatTree) -> str:
         "cls": ("model.pool='gap'", "a class token"),
         "dist": ("model.distilled=False", "a distillation token"),
         "registers": ("model.registers=0", "registers"),
+        "position": ("model.position='sincos2d' or 'none'", "a learned position embedding"),
     }
     hints = [
         f" {setting} builds it without {what}, which the file lacks."
