@@ -164,9 +164,10 @@ def test_a_shrunk_protocol_runs_to_its_table_once_and_its_numbers_are_those_of_i
     assert protocol.run(settings, tmp_path) == results
     assert "Starting at step 0" not in capsys.readouterr().out
 
-    saved = json.loads((tmp_path / "results.json").read_text())
-    assert saved == results and recompute.differences(saved, recompute.results(tmp_path)) == []
-    assert recompute.missing_from_report((tmp_path / "report.html").read_text(), recompute.results(tmp_path)) == []
+    saved, again = json.loads((tmp_path / "results.json").read_text()), recompute.results(tmp_path, settings["groups"])
+    assert saved == results and recompute.differences(saved, again) == []
+    assert set(saved["groups"]) == {"one", "all"} and set(target["finetune"]["others"]) == {"again/top1"}
+    assert recompute.missing_from_report((tmp_path / "report.html").read_text(), again) == []
     file = tmp_path / first / "finetune" / "seed_1" / "predictions" / "eval.npz"
     rows = dict(np.load(file))
     np.savez(file, **{**rows, "predicted": np.roll(rows["predicted"], 1) + 1})

@@ -13,28 +13,34 @@ import numpy as np
 RATE = "schedule.base"
 
 
-def results(folder, select="eval/top1"):
+def results(folder, groups=None):
     """What `results.json` must say; which runs there are and what they were told is read from their outcomes."""
     targets = {}
     for place in sorted(path.parent for path in folder.glob("*/finetune")):
         targets[place.name] = {m: method(place / m) for m in ("finetune", "scratch") if (place / m).is_dir()}
         if (place / "probe").is_dir():
             targets[place.name]["probe"] = {**summary([rows(place / "probe", "eval")]), "choice": None, "others": {}}
-    return {"targets": targets, "pretrained": pretrained(folder / "pretrained" / "predictions"), "groups": {}}
+    means = {}
+    for name, members in ({**groups, "all": list(targets)} if groups else {}).items():
+        common = set.intersection(*(set(targets[member]) for member in members))
+        means[name] = {m: sum(targets[member][m]["mean"] for member in members) / len(members) for m in common}
+    return {"targets": targets, "pretrained": frozen(folder / "pretrained"), "groups": means}
 
 
 def method(place):
     """Tune, pick, test: from the predictions of every run."""
     tuned = []
-    for run in sorted(place.glob("lr_*")):
+    for run in sorted(place.glob("tune/*")):
         outcome = json.loads((run / "outcome.json").read_text())
         if outcome["metrics"].get("diverged"):
             continue
         found = rows(run, "eval")
         score, loss = (found["predicted"] == found["label"]).mean(), found["loss"].astype(np.float64).mean()
-        tuned.append((score, -loss, outcome["settings"]["schedule"]["base"]))
-    finals = [rows(run, "eval") for run in sorted(place.glob("seed_*"))]
-    return {**summary(finals), "choice": {RATE: max(tuned)[2]}, "others": {}}
+        tuned.append((score, -loss, outcome["settings"]["experiment"]["schedule"]["base"]))
+    runs = sorted(place.glob("seed_*"))
+    judged = [{name: value for name, value in frozen(run).items() if not name.startswith("eval/")} for run in runs]
+    others = {name: spread([each[name] for each in judged]) for name in judged[0] if not name.endswith("/examples")}
+    return {**summary([rows(run, "eval") for run in runs]), "choice": {RATE: max(tuned)[2]}, "others": others}
 
 
 def rows(run, name):
@@ -45,11 +51,16 @@ def rows(run, name):
 
 def summary(runs):
     """Mean, sample standard deviation, the runs, and the interval of the bootstrap."""
-    scores = [float((run["predicted"] == run["label"]).mean()) for run in runs]
-    mean, n = sum(scores) / len(scores), len(runs[0]["label"])
-    spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
-    low, high = (quantile(n, mean, tail) / n for tail in (0.025, 0.975))
-    return {"mean": mean, "std": spread, "runs": scores, "low": low, "high": high}
+    found = spread([float((run["predicted"] == run["label"]).mean()) for run in runs])
+    n = len(runs[0]["label"])
+    low, high = (quantile(n, found["mean"], tail) / n for tail in (0.025, 0.975))
+    return {**found, "low": low, "high": high}
+
+
+def spread(values):
+    """Mean, sample standard deviation and the values."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": sum(values) / len(values), "std": deviation, "runs": values}
 
 
 def quantile(n, p, tail):
@@ -67,10 +78,10 @@ def quantile(n, p, tail):
     return n
 
 
-def pretrained(place):
-    """The evaluators of the pretrained weights: several predictions of one split, or sets of right classes."""
+def frozen(run):
+    """Every accuracy of a run: of classifiers, of sets of right classes, of several predictions of one split."""
     found = {}
-    for file in sorted(place.glob("*.npz")):
+    for file in sorted((run / "predictions").glob("*.npz")):
         with np.load(file) as saved:
             label, name = saved["label"], file.stem
             if label.ndim == 2:
@@ -81,7 +92,7 @@ def pretrained(place):
             scores = {}
             for key in saved.files:
                 if key.startswith("predicted"):
-                    metric = key.removeprefix("predicted_").partition("_seed")[0]
+                    metric = key.removeprefix("predicted").removeprefix("_").partition("_seed")[0] or "top1"
                     scores.setdefault(metric, []).append(float((saved[key] == label).mean()))
             found |= {f"{name}/{metric}": sum(values) / len(values) for metric, values in scores.items()}
     return found

@@ -4,7 +4,7 @@ from transformer_jax import config
 
 
 def shrink(raw):
-    """One target, models of one layer, two steps a run, two learning rates."""
+    """One target, models of one layer, two steps a run, two learning rates, another evaluator, a group."""
     first = sorted(raw.targets)[0]
     raw.targets = {first: raw.targets[first]}
     small = {"depth": 1, "width": 16, "heads": 2, "mlp_dim": 32}
@@ -17,6 +17,9 @@ def shrink(raw):
     raw.pretrain.evals = {}
     raw.targets[first].finetune_grid = raw.targets[first].scratch_grid = (1e-3, 2e-3)
     raw.evals.fewshot.shots = (1, 2)
+    judge = raw.targets[first].finetune.evals.eval
+    raw.targets[first].finetune.evals.again = dict(judge.to_dict(), split="validation")
+    raw.groups = {"one": (first,)}
     raw.seeds = 2
     return raw
 

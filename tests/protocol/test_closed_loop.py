@@ -4,22 +4,23 @@ import json
 import pytest
 import scipy.stats
 
+from tests.experiment import small
 from transformer_jax import experiment, types
 from transformer_jax.protocol import closed_loop, page, plan, runner
 from transformer_jax.training import failures, preemption
 
+
+def resolved(**changes):
+    """A real experiment with the evaluator of a target; nothing of it is run here."""
+    raw = small.get_config()
+    raw.evals = dict(eval=raw.evals.val)
+    raw.init_from = dict(path="w", position="half_pixel")
+    return experiment.resolve(raw, {key.replace("__", "."): value for key, value in changes.items()})
+
+
 TARGET = plan.Target(
-    finetune={
-        "name": "ft",
-        "init_from": None,
-        "seed": 9,
-        "schedule": {"base": 0},
-        "data": {"split": "x"},
-        "evals": {"eval": {"split": "y"}},
-    },
+    finetune=resolved(),
     finetune_grid=(0.1, 0.2, 0.3),
-    scratch={},
-    scratch_grid=(),
     train="train[:80]",
     dev="validation[:20]",
     final="train[:80]+validation[:20]",
@@ -32,7 +33,7 @@ def runner_in(folder, pretrain=None, stop=None, target=TARGET):
         "target",
         target,
         weights=str(folder / "pretrain"),
-        origin=pretrain or {"steps": 1},
+        origin=pretrain or resolved(train__total="1"),
         shared=experiment.Shared(),
         stop=stop or preemption.Stop(),
     )
@@ -79,7 +80,8 @@ def test_the_test_split_is_read_only_after_the_rate_is_picked(trained, tmp_path)
 
 
 def test_tuning_runs_are_judged_by_what_picks_and_by_nothing_else(trained, tmp_path):
-    evals = {"eval": {"split": "y"}, "real": {"split": "validation"}, "v2": {"split": "test"}}
+    judge = TARGET.finetune["evals"]["eval"]
+    evals = {name: judge for name in ("eval", "real", "v2")}
     for select, wanted in (("eval/top1", {"eval"}), ("v2/top1", {"eval", "v2"})):
         target = dataclasses.replace(TARGET, select=select)
         settings = dict(TARGET.finetune, evals=evals)
@@ -99,8 +101,8 @@ def test_another_pretraining_makes_the_fine_tuning_stale_and_a_moved_folder_does
     (tmp_path / "a").rename(tmp_path / "b")
     runner_in(tmp_path / "b").method("finetune", TARGET.finetune, (0.1,), seeds=1)
     assert len(trained) == 1
-    with pytest.raises(types.InputError, match="pretrain.steps: 1 -> 2"):
-        runner_in(tmp_path / "b", {"steps": 2}).method("finetune", TARGET.finetune, (0.1,), seeds=1)
+    with pytest.raises(types.InputError, match="pretrain.train.total: 1 -> 2"):
+        runner_in(tmp_path / "b", resolved(train__total="2")).method("finetune", TARGET.finetune, (0.1,), seeds=1)
 
 
 def test_asked_to_stop_the_next_run_is_not_begun(trained, tmp_path):
@@ -109,6 +111,28 @@ def test_asked_to_stop_the_next_run_is_not_begun(trained, tmp_path):
     with pytest.raises(preemption.Preempted):
         runner_in(tmp_path, stop=stop).method("finetune", TARGET.finetune, (0.1,), seeds=1)
     assert not trained
+
+
+def test_what_does_not_change_the_numbers_may_differ_and_new_settings_had_their_defaults(trained, tmp_path):
+    runner_in(tmp_path).method("finetune", TARGET.finetune, (0.1,), seeds=1)
+    file = tmp_path / "target" / "finetune" / "seed_0" / "outcome.json"
+    outcome = json.loads(file.read_text())
+    del outcome["settings"]["experiment"]["train"]["mix_switch"]  # a setting that is newer than this run
+    file.write_text(json.dumps(outcome))
+    elsewhere = resolved(data__threads="4", parallel__rules="fsdp", model__remat="full", evals__eval__data_dir="/data")
+    runner_in(tmp_path).method("finetune", elsewhere, (0.1,), seeds=1)
+    assert len(trained) == 1
+    with pytest.raises(types.InputError, match="experiment.evals.eval.preprocess: "):
+        judged = resolved(evals__eval__preprocess="value_range(0, 1)")
+        runner_in(tmp_path).method("finetune", judged, (0.1,), seeds=1)
+
+
+def test_a_grid_may_say_how_weights_are_taken(trained, tmp_path):
+    grid = [{"schedule.base": 0.1, "init_from.position": how} for how in ("half_pixel", "align_corners")]
+    runner_in(tmp_path).method("finetune", TARGET.finetune, grid, seeds=1)
+    begun = [call["init_from"] for call in trained[:2]]
+    assert [section["position"] for section in begun] == ["half_pixel", "align_corners"]
+    assert {section["path"] for section in begun} == {str(tmp_path / "pretrain")}
 
 
 def test_a_run_interrupted_before_its_outcome_is_run_again(tmp_path):
@@ -121,9 +145,9 @@ def test_a_run_interrupted_before_its_outcome_is_run_again(tmp_path):
 
 
 def test_a_finished_run_of_other_settings_is_refused(tmp_path):
-    runner.once(tmp_path, {"train": {"total": 10}}, lambda: {"top1": 1.0})
-    with pytest.raises(types.InputError, match=r"train.total: 10 -> 20.*another --workdir"):
-        runner.once(tmp_path, {"train": {"total": 20}}, lambda: {"top1": 1.0})
+    runner.once(tmp_path, {"experiment": resolved(train__total="10")}, lambda: {"top1": 1.0})
+    with pytest.raises(types.InputError, match=r"experiment.train.total: 10 -> 20.*another --workdir"):
+        runner.once(tmp_path, {"experiment": resolved(train__total="20")}, lambda: {"top1": 1.0})
 
 
 def test_the_table_shows_mean_spread_choice_and_groups():
@@ -158,8 +182,7 @@ def test_one_choice_alone_is_taken_without_a_tuning_run(trained, tmp_path):
 
 def test_a_grid_of_settings_is_tuned_like_one_of_rates(trained, tmp_path):
     grid = [{"schedule.base": rate, "train.total": total} for rate in (0.1, 0.2) for total in (500, 2500)]
-    settings = dict(TARGET.finetune, train={"total": 1})
-    result = runner_in(tmp_path).method("finetune", settings, grid, seeds=1)
+    result = runner_in(tmp_path).method("finetune", TARGET.finetune, grid, seeds=1)
     assert [(c["schedule"]["base"], c["train"]["total"]) for c in trained[:4]] == [
         (0.1, 500),
         (0.1, 2500),
@@ -167,7 +190,7 @@ def test_a_grid_of_settings_is_tuned_like_one_of_rates(trained, tmp_path):
         (0.2, 2500),
     ]
     assert result["choice"] == {"schedule.base": 0.2, "train.total": 500}
-    assert (tmp_path / "target" / "finetune" / "lr_0.2_total_2500" / "outcome.json").exists()
+    assert (tmp_path / "target" / "finetune" / "tune" / "lr_0.2_total_2500" / "outcome.json").exists()
 
 
 def test_another_metric_may_pick(trained, tmp_path):

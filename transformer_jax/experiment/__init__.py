@@ -2,9 +2,10 @@
 
 `resolve` checks an experiment file; `train`, `evaluate`, `probe` and `rehearse` run it; `Shared` is what several runs
 of one process have in common. `Predictor` is a checkpoint as a function, `expects` what weights want of a model that
-starts from them.
+starts from them. `changes` tells finished and running experiments from others.
 """
 
+from transformer_jax.experiment import changes
 from transformer_jax.experiment.predictor import Predictor, expects
 from transformer_jax.experiment.run import train
 from transformer_jax.experiment.sections import resolve, schema
@@ -16,6 +17,7 @@ __all__ = [
     "Judgement",
     "Predictor",
     "Shared",
+    "changes",
     "evaluate",
     "expects",
     "judge",

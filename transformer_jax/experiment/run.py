@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import ml_collections
 
 from transformer_jax import config, types
 from transformer_jax.evaluation import chance, classification
+from transformer_jax.experiment import changes as differences
 from transformer_jax.experiment import rundir, sections, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
@@ -25,12 +25,6 @@ from transformer_jax.training import (
     report,
     start,
     state,
-)
-
-# Settings that do not change what a run computes. Any other may differ from the checkpoint's only when it is allowed.
-_FREE = re.compile(
-    r"(name|resume|resume_allow|evals(\..*)?|checkpoint\..*|parallel\..*|init_from(\..*)?|train\.log_every"
-    r"|data\.(threads|workers|data_dir)|model\.(scan|remat|attention))"
 )
 
 
@@ -195,35 +189,19 @@ def _check_classifier(
 
 def _check_changes(setup: setups.Setup, say: Callable[[str], None], saved: Mapping[str, Any]) -> None:
     """Say what changed since the checkpoint that is continued; `InputError` for a change that was not allowed."""
-    changes = config.changes(_as_now(saved["config"]), setup.settings)
+    changes = differences.between(saved["config"], setup.settings)
     if saved["fingerprint"] != setup.data.fingerprint and not any(key.startswith("data.") for key in changes):
         changes["data"] = (saved["fingerprint"], setup.data.fingerprint)
     for key, (old, new) in changes.items():
         say(f"changed since the checkpoint: {key}: {old!r} -> {new!r}")
     allowed = tuple(setup.settings["resume_allow"])
-    refused = [key for key in changes if not _free(key, setup.settings) and not _allowed(key, allowed)]
+    refused = [key for key in changes if not differences.harmless(key, setup.settings) and not _allowed(key, allowed)]
     if refused:
         listing = ", ".join(f"{key} ({changes[key][0]!r} -> {changes[key][1]!r})" for key in refused)
         raise types.InputError(
             f"A continued run keeps the settings that shape it: {listing} changed."
             f' Change back, use another --workdir, or mean it: --config.resume_allow="{tuple(refused)}".'
         )
-
-
-def _as_now(saved: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A saved experiment with the defaults of settings that are newer than it; as it is when it no longer resolves."""
-    try:
-        return sections.settled(sections.restore(saved))
-    except types.InputError:
-        return saved
-
-
-def _free(key: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting may differ from the checkpoint's: the run computes the same."""
-    if key == "train.accumulate":  # the parts of a batch draw their own dropout, and partners of mixup
-        train, model = settings["train"], settings["model"]
-        return not (train["mixup"] or train["cutmix"] or model.get("dropout") or model.get("stochastic_depth"))
-    return _FREE.fullmatch(key) is not None
 
 
 def _allowed(key: str, allowed: tuple[str, ...]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 
 from transformer_jax import experiment
@@ -45,11 +46,11 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
             runner.write(folder / "results.json", results)
             print("\n".join([f"{name}: {_line(results['targets'][name])}", *runs.notes]), flush=True)
             notes += runs.notes
-    (folder / "results.md").write_text("\n".join([page.table(results), *(f"- {note}" for note in notes), ""]))
-    one_set = len({target["finetune"]["data"]["source"] for target in settings["targets"].values()}) == 1
-    page.write(
-        folder, settings["name"], results, labels, notes, compare_labels=one_set and len(set(labels.values())) > 1
-    )
+    runner.write(folder / "results.md", "\n".join([page.table(results), *(f"- {note}" for note in notes), ""]))
+    if jax.process_index() == 0:
+        one_set = len({target["finetune"]["data"]["source"] for target in settings["targets"].values()}) == 1
+        several = one_set and len(set(labels.values())) > 1
+        page.write(folder, settings["name"], results, labels, notes, compare_labels=several)
     return results
 
 
@@ -63,7 +64,7 @@ def groups(
     if not members:
         return {}
     found = {}
-    for name, wanted in {**members, "all": list(targets)}.items():
+    for name, wanted in {**members, plan.ALL: list(targets)}.items():
         done = [targets[target] for target in wanted if target in targets]
         if len(done) == len(wanted):
             methods = [method for method in page.METHODS if all(method in result for result in done)]
@@ -80,7 +81,7 @@ def _pretrain(settings: Mapping[str, Any], folder: Path, shared: experiment.Shar
     pretrain, place = settings["pretrain"], folder / "pretrain"
     if pretrain is None:
         return settings["weights"]
-    runner.once(place, pretrain, lambda: experiment.train(pretrain, place, shared=shared))
+    runner.once(place, {"experiment": pretrain}, lambda: experiment.train(pretrain, place, shared=shared))
     return str(place)
 
 

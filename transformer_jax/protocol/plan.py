@@ -6,11 +6,14 @@ from typing import Any
 
 import ml_collections
 
-from transformer_jax import config, experiment, types
+from transformer_jax import config, experiment, paths, types
+from transformer_jax.experiment import evals as kinds
 
 EVALUATOR = "eval"
 """The evaluator that every experiment of a target has; its split is set to the development or the test split."""
 RATE = "schedule.base"
+ALL = "all"
+"""The group of all targets."""
 Grid = Sequence[float | Mapping[str, Any]]
 Choice = dict[str, Any]
 """Dotted settings that one run of a grid has of its own, `{"schedule.base": 0.01, "train.total": 500}`."""
@@ -76,10 +79,10 @@ def resolve(raw: ml_collections.ConfigDict, overrides: Mapping[str, str] | None 
     top["targets"] = {name: _target(name, section) for name, section in top["targets"].items()}
     for name, members in top["groups"].items():
         unknown = sorted(set(members) - set(top["targets"]))
-        if unknown or not members:
+        if unknown or not members or name == ALL:
             raise types.InputError(
-                f"A group names targets: config.groups.{name} has {unknown or 'none'}. Targets are:"
-                f" {', '.join(top['targets'])}."
+                f"A group has a name of its own ({ALL!r} is the mean over all) and names targets:"
+                f" config.groups.{name} has {unknown or list(members)}. Targets are: {', '.join(top['targets'])}."
             )
     if top["evals"]:
         first = next(iter(top["targets"].values()))["finetune"] if top["pretrain"] is None else top["pretrain"]
@@ -129,16 +132,34 @@ def _target(name: str, section: Any) -> dict[str, Any]:
         if not grid:
             raise types.InputError(f"{where}_grid must name at least one learning rate.")
         for choice in choices(grid):
+            _check_choice(choice, where)
             _experiment(config.replaced(resolved, choice))
-        picker = found["select"].rpartition("/")[0]
-        if picker not in resolved["evals"]:
-            raise types.InputError(
-                f"The metric that picks is one of an evaluator: targets.{name}.select is {found['select']!r},"
-                f" {where}.evals has {sorted(resolved['evals'])}."
-            )
+        _check_select(found["select"], resolved["evals"], name, where)
     if found["seeds"] is not None and found["seeds"] < 1:
         raise types.InputError(f"A target needs at least one seed: config.targets.{name}.seeds is {found['seeds']}.")
     return found
+
+
+def _check_choice(choice: Choice, where: str) -> None:
+    """`InputError` for a setting that the protocol sets itself."""
+    taken = sorted(set(choice) & {"seed", "data.split", f"evals.{EVALUATOR}.split", "init_from.path", "init_from"})
+    if taken:
+        raise types.InputError(f"The protocol sets {', '.join(taken)} itself: {where}_grid may not. Leave it out.")
+
+
+def _check_select(select: str, evals: Mapping[str, Mapping[str, Any]], name: str, where: str) -> None:
+    """`InputError` unless the metric that picks is an accuracy of an evaluator."""
+    known = [
+        f"{judge}/{metric}"
+        for judge, section in evals.items()
+        for metric in kinds.metrics(section, classes=5)
+        if metric != "loss"
+    ]
+    if select not in known:
+        raise types.InputError(
+            f"The metric that picks is an accuracy of an evaluator: targets.{name}.select is {select!r},"
+            f" {where}.evals gives {', '.join(known)}.{paths.did_you_mean(select, known)}"
+        )
 
 
 def _experiment(settings: Mapping[str, Any]) -> dict[str, Any]:

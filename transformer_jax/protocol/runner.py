@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from transformer_jax import config, experiment, types
 from transformer_jax.evaluation import intervals
@@ -39,7 +42,7 @@ class Runner:
         self.notes: list[str] = []
         """What a reader of the results should know about the choices."""
         self._origin = origin
-        self._weights = dict(target.finetune["init_from"] or {}, path=weights)
+        self._weights = weights
 
     def run(self, seeds: int) -> dict[str, dict[str, Any]]:
         """All methods of the target."""
@@ -89,17 +92,17 @@ class Runner:
         Runs with a seed are final ones and leave a checkpoint; the others tune, with seed 0, and may diverge.
         """
         self.stop.check()
-        judge = dict(settings["evals"][plan.EVALUATOR], split=judged, predictions=True)
-        settings = dict(
-            config.replaced(settings, choice),
+        settings = config.replaced(settings, choice)
+        settings |= dict(
             seed=seed or 0,
             data=dict(settings["data"], split=split),
-            evals=self._evaluators(settings, judge, tuning=seed is None),
+            evals=self._evaluators(settings["evals"], judged, tuning=seed is None),
         )
-        key = dict(settings, pretrain=self._origin if method == "finetune" else None)
-        if method == "finetune":  # not part of the key: the whole folder may be moved
-            settings["init_from"] = self._weights
-        folder = self.folder / method / (plan.folder_name(choice) if seed is None else f"seed_{seed}")
+        key = {"experiment": dict(settings), "pretrain": self._origin if method == "finetune" else None}
+        if method == "finetune":  # where the weights are is not part of the key: the whole folder may be moved
+            settings["init_from"] = dict(settings["init_from"], path=self._weights)
+        run = f"tune/{plan.folder_name(choice)}" if seed is None else f"seed_{seed}"
+        folder = self.folder / method / run
 
         def train() -> dict[str, Any]:
             try:
@@ -112,19 +115,19 @@ class Runner:
         return once(folder, key, train)
 
     def _evaluators(
-        self, settings: Mapping[str, Any], judge: Mapping[str, Any], *, tuning: bool
+        self, sections: Mapping[str, Mapping[str, Any]], judged: str, *, tuning: bool
     ) -> dict[str, Mapping[str, Any]]:
         """Those of a final run; of a tuning run no more than it is picked by: others may read the test split."""
-        evals = dict(settings["evals"], **{plan.EVALUATOR: judge})
-        wanted = (plan.EVALUATOR, self.target.select.rpartition("/")[0]) if tuning else evals
-        return {name: section for name, section in evals.items() if name in wanted}
+        wanted = (plan.EVALUATOR, self.target.select.rpartition("/")[0]) if tuning else sections
+        evals = {name: dict(section, predictions=True) for name, section in sections.items() if name in wanted}
+        return {**evals, plan.EVALUATOR: dict(evals[plan.EVALUATOR], split=judged)}
 
     def probe(self) -> dict[str, Any]:
         """The linear probe: its penalty is picked on the development split, then it is fitted on the full one."""
         self.stop.check()
         target, folder = self.target, self.folder / "probe"
         splits = dict(train=target.train, dev=target.dev, final=target.final, test=target.test)
-        settings = dict(target.finetune, init_from=self._weights)
+        settings = dict(target.finetune, init_from=dict(target.finetune["init_from"] or {}, path=self._weights))
 
         def fit() -> dict[str, float]:
             return experiment.probe(settings, splits, l2=target.probe_l2, shared=self.shared, folder=folder)
@@ -135,12 +138,15 @@ class Runner:
 
 
 def once(folder: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work()` returned when it was last done in this folder with these settings; else do it and write it down."""
+    """What `work()` returned when it was last done in this folder with these settings; else do it and write it down.
+
+    Of experiments among the settings only what could change their numbers has to be the same.
+    """
     file = folder / OUTCOME
     if file.exists():
         saved = json.loads(file.read_text())
-        if saved["settings"] != config.plain(settings):
-            changes = [f"{k}: {a!r} -> {b!r}" for k, (a, b) in config.changes(saved["settings"], settings).items()]
+        changes = [f"{k}: {a!r} -> {b!r}" for k, (a, b) in _changes(saved["settings"], settings).items()]
+        if changes:
             raise types.InputError(
                 f"A finished run keeps its settings: {folder} was made with others ({'; '.join(changes[:5])})."
                 " Choose another --workdir, or remove that folder to run it again."
@@ -152,21 +158,35 @@ def once(folder: Path, settings: Mapping[str, Any], work: Callable[[], dict[str,
     return metrics
 
 
+def _changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    found = {}
+    for name in sorted({*saved, *now}):
+        before, after = saved.get(name), now.get(name)
+        if name in ("experiment", "pretrain") and isinstance(before, Mapping) and isinstance(after, Mapping):
+            inside = experiment.changes.of_outcome(before, after)
+            found |= {f"{name}.{key}": pair for key, pair in inside.items()}
+        else:
+            found |= config.changes({name: before}, {name: after})
+    return found
+
+
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean, sample standard deviation (0 for a single run) and the runs of the top-1 accuracy; its 95 % bootstrap
-    interval over the test examples, at the mean; and under `others` the means of every other evaluator's numbers."""
+    interval over the test examples, at the mean; and under `others` the accuracies of every other evaluator."""
     found = _spread([run[TOP1] for run in runs])
     low, high = intervals.bootstrap(found["mean"], int(runs[0][EXAMPLES]))
-    judged = (name for name in runs[0] if "/" in name and not name.startswith((f"{plan.EVALUATOR}/", *_CLOCKS)))
+    others = [name for name in runs[0] if _is_accuracy(name) and not name.startswith(f"{plan.EVALUATOR}/")]
     return {
         **found,
         "low": low,
         "high": high,
-        "others": {name: _spread([run[name] for run in runs]) for name in judged},
+        "others": {name: _spread([run[name] for run in runs]) for name in others},
     }
 
 
-_CLOCKS = ("train/", "time/", "data/")
+def _is_accuracy(name: str) -> bool:
+    """Whether a metric is a share of right answers that the saved predictions hold."""
+    return re.fullmatch(r".+/(top1|\d+nn|\d+shot.*)", name) is not None
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
@@ -175,7 +195,8 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def write(file: Path, value: Any) -> None:
-    """Whole or not at all."""
-    partial = file.with_suffix(".tmp")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(partial, file)
+    """Whole or not at all, by the first process."""
+    if jax.process_index() == 0:
+        partial = file.with_suffix(".tmp")
+        partial.write_text(value if isinstance(value, str) else json.dumps(value, indent=2) + "\n")
+        os.replace(partial, file)
