@@ -1,7 +1,10 @@
 """The linear probe is the minimum of its objective, and its penalty comes from the held-out split."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import scipy.special
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -56,3 +59,52 @@ def test_constant_features_and_absent_classes_are_harmless():
 def test_labels_beyond_the_classes_are_an_error():
     with pytest.raises(types.InputError, match="needs labels from 0 to 2: it got 0 to 3"):
         probe.train(np.zeros((2, 3), np.float32), np.array([0, 3]), classes=3, l2=1.0)
+
+
+def _noise(rows, embed, classes):
+    rng = np.random.default_rng(0)
+    return rng.normal(3, 2, (rows, embed)).astype(np.float32), np.arange(rows) % classes
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 20], ids=["standardised in every iteration", "once"])
+def test_chunks_change_no_number(kept, monkeypatch):
+    inputs, labels = _noise(101, 6, 5)
+    whole = probe.train(inputs, labels, classes=5, l2=0.01)
+    rows = whole.decide(inputs, labels)
+    monkeypatch.setattr(probe, "_NUMBERS", 7 * 8)  # eight examples at a time
+    monkeypatch.setattr(probe, "_KEPT", kept)
+    chunked = probe.train(inputs, labels, classes=5, l2=0.01)
+    np.testing.assert_allclose(chunked.kernel, whole.kernel, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(chunked.bias, whole.bias, rtol=0, atol=1e-10)
+    for name, each in whole.decide(inputs, labels).items():
+        np.testing.assert_allclose(each, rows[name], rtol=1e-6)
+        assert each.dtype == rows[name].dtype
+
+
+@pytest.mark.parametrize("numbers", [7 * 8, 1 << 20])
+def test_loss_and_gradient_are_those_of_all_logits_at_a_time(numbers, monkeypatch):
+    monkeypatch.setattr(probe, "_NUMBERS", numbers)
+    features, labels = _noise(101, 6, 5)
+    scaling = probe.train(features, labels, classes=5, l2=1.0, iterations=1).scaling
+    flat = np.random.default_rng(1).normal(0, 9, (7, 5))  # logits beyond what exp takes in float32
+    inputs, rows = scaling(features), np.arange(101)
+    logits = inputs @ flat[:-1] + flat[-1]
+    loss = (scipy.special.logsumexp(logits, axis=1) - logits[rows, labels]).mean() + 0.05 * np.square(flat[:-1]).sum()
+    error = (scipy.special.softmax(logits, axis=1) - np.eye(5)[labels]) / 101
+    gradient = np.concatenate([inputs.T @ error + 0.1 * flat[:-1], error.sum(axis=0, keepdims=True)])
+    objective = probe._Objective(scaling, features, labels, classes=5, l2=0.1)
+    found, slope = objective(flat.ravel())
+    assert found == pytest.approx(loss, rel=1e-10)
+    np.testing.assert_allclose(slope, gradient.ravel(), rtol=0, atol=1e-10)
+
+
+def test_logits_of_all_examples_are_never_in_memory():
+    features, labels = _noise(20_000, 8, 500)
+    tracemalloc.start()
+    try:
+        found = probe.train(features, labels, classes=500, l2=1.0, iterations=1)
+        found.decide(features, labels)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.6 * 20_000 * 500 * 8  # it was six times all of them

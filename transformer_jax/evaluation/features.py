@@ -4,10 +4,14 @@ import abc
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from transformer_jax import types
 from transformer_jax.evaluation import chance, outputs
+
+_CHUNK = 4096  # rows whose numbers are looked at, at a time
 
 
 class Features(NamedTuple):
@@ -30,11 +34,31 @@ def extract(
     pipeline: outputs.Pipeline,
     put: outputs.Put,
     *,
+    split: str = "a split",
     stop: Callable[[], bool] = lambda: False,
 ) -> Features | None:
-    """`predict(params, batch)`, the compiled function to features, of exactly the examples. `None` when stopped."""
+    """`predict(params, batch)`, the compiled function to features, of exactly the examples. `None` when stopped.
+
+    Raises `InputError` that names the `split` unless every feature is finite: a classifier fitted to others gives an
+    accuracy that looks like one.
+    """
     rows = outputs.collect(predict, params, pipeline, put, "label", stop=stop)
-    return None if rows is None else Features(*rows)
+    if rows is None:
+        return None
+    found = Features(*rows)
+    _require_finite(found.features, split)
+    return found
+
+
+def _require_finite(features: Float[ndarray, "examples embed"], split: str) -> None:
+    chunks = (features[start : start + _CHUNK] for start in range(0, len(features), _CHUNK))
+    bad = np.concatenate([~np.isfinite(rows).all(axis=1) for rows in chunks])
+    if bad.any():
+        raise types.InputError(
+            f"Features must be finite: {bad.sum()} of {len(bad)} examples of {split} have NaN or infinite ones, the"
+            f" first is number {bad.argmax()}. If it is most of them, training has diverged or the weights are damaged:"
+            " take an earlier checkpoint. If it is few, activations overflow: raise config.model.dtype."
+        )
 
 
 class Judge(abc.ABC):
@@ -66,8 +90,9 @@ class Judge(abc.ABC):
 
     def __call__(self, params: Any, *, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
         splits = []
-        for pipeline in (self.train, self.test):
-            found = extract(self._predict, params, pipeline, self._put, stop=stop)
+        for part, pipeline in (("training", self.train), ("test", self.test)):
+            split = f"the {part} split of {self.name!r}"
+            found = extract(self._predict, params, pipeline, self._put, split=split, stop=stop)
             if found is None:
                 return {}
             splits.append(found)

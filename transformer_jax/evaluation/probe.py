@@ -17,6 +17,10 @@ from transformer_jax import types
 from transformer_jax.evaluation import ridge
 
 _SMALL = 1 << 26  # multiplications; below that, threads of the linear algebra wait more than they work
+_NUMBERS = 1 << 19
+"""Of a matrix of examples that is in memory at a time, in float64."""
+_KEPT = 1 << 27
+"""Standardised features up to so many are kept, in float64; more are standardised anew in every iteration."""
 L2 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -36,14 +40,15 @@ class Probe:
         self, features: Float[np.ndarray, "examples embed"], labels: Int[np.ndarray, " examples"]
     ) -> dict[str, np.ndarray]:
         """The `predicted` class of each example, its `probability`, and the `loss`."""
-        logits = self.logits(features)
-        total, rows = scipy.special.logsumexp(logits, axis=1), np.arange(len(labels))
-        predicted = logits.argmax(axis=1)
-        return {
-            "predicted": predicted.astype(np.int32),
-            "probability": np.exp(logits[rows, predicted] - total).astype(np.float32),
-            "loss": (total - logits[rows, labels]).astype(np.float32),
-        }
+        predicted, probability = np.empty(len(labels), np.int32), np.empty(len(labels), np.float32)
+        loss = np.empty(len(labels), np.float32)
+        for chunk in _chunks(len(labels), max(self.kernel.shape)):
+            logits = self.logits(features[chunk])
+            total, rows = scipy.special.logsumexp(logits, axis=1), np.arange(len(logits))
+            predicted[chunk] = logits.argmax(axis=1)
+            probability[chunk] = np.exp(logits[rows, predicted[chunk]] - total)
+            loss[chunk] = total - logits[rows, labels[chunk]]
+        return {"predicted": predicted, "probability": probability, "loss": loss}
 
     def measure(
         self, features: Float[np.ndarray, "examples embed"], labels: Int[np.ndarray, " examples"]
@@ -97,27 +102,50 @@ def train(
     if len(labels) == 0 or not 0 <= labels.min() <= labels.max() < classes:
         raise types.InputError(f"A probe needs labels from 0 to {classes - 1}: it got {_extent(labels)}.")
     scaling = ridge.Scaling.of(features)
-    inputs = scaling(features)
-    rows, shape = np.arange(len(labels)), (inputs.shape[1] + 1, classes)
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        kernel, bias = np.split(flat.reshape(shape), [-1])
-        logits = inputs @ kernel
-        logits += bias
-        log_total = scipy.special.logsumexp(logits, axis=1)
-        loss = (log_total - logits[rows, labels]).mean() + l2 / 2 * np.vdot(kernel, kernel)
-        error = np.exp(logits - log_total[:, None])
-        error[rows, labels] -= 1.0
-        error /= len(labels)
-        gradient = np.concatenate([inputs.T @ error + l2 * kernel, error.sum(axis=0, keepdims=True)])
-        return float(loss), gradient.ravel()
-
-    at = np.zeros(shape) if start is None else np.concatenate([start.kernel, start.bias[None]])
+    objective = _Objective(scaling, features, labels, classes=classes, l2=l2)
+    at = np.zeros(objective.shape) if start is None else np.concatenate([start.kernel, start.bias[None]])
     options = {"maxiter": iterations, "gtol": 1e-6, "ftol": 1e-12}
-    with threadpoolctl.threadpool_limits(1 if inputs.size * classes < _SMALL else None):
+    with threadpoolctl.threadpool_limits(1 if features.size * classes < _SMALL else None):
         found = scipy.optimize.minimize(objective, at.ravel(), jac=True, method="L-BFGS-B", options=options)
-    kernel, bias = np.split(found.x.reshape(shape), [-1])
+    kernel, bias = np.split(found.x.reshape(objective.shape), [-1])
     return Probe(scaling, kernel, bias[0])
+
+
+class _Objective:
+    """The penalised loss and its gradient, summed over chunks of examples: logits of all never exist at a time."""
+
+    def __init__(self, scaling: ridge.Scaling, features: np.ndarray, labels: np.ndarray, *, classes: int, l2: float):
+        self.shape = (features.shape[1] + 1, classes)
+        self._features, self._labels, self._scaling, self._l2 = features, labels, scaling, l2
+        self._chunks = _chunks(len(labels), max(self.shape))
+        kept = features.size <= _KEPT
+        self._inputs = [scaling(features[chunk]) for chunk in self._chunks] if kept else None
+
+    def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        kernel, bias = np.split(flat.reshape(self.shape), [-1])
+        loss, gradient = 0.0, np.zeros(self.shape)
+        for number, chunk in enumerate(self._chunks):
+            inputs = self._scaling(self._features[chunk]) if self._inputs is None else self._inputs[number]
+            logits, labels, rows = inputs @ kernel, self._labels[chunk], np.arange(len(inputs))
+            logits += bias
+            logits -= logits.max(axis=1, keepdims=True)
+            loss -= logits[rows, labels].sum()
+            error = np.exp(logits, out=logits)
+            total = error.sum(axis=1, keepdims=True)
+            loss += np.log(total).sum()
+            error /= total
+            error[rows, labels] -= 1.0
+            gradient[:-1] += inputs.T @ error
+            gradient[-1] += error.sum(axis=0)
+        gradient /= len(self._labels)
+        gradient[:-1] += self._l2 * kernel
+        return float(loss / len(self._labels) + self._l2 / 2 * np.vdot(kernel, kernel)), gradient.ravel()
+
+
+def _chunks(rows: int, width: int) -> list[slice]:
+    """Slices of so many rows that a matrix of this width stays below `_NUMBERS`."""
+    step = max(1, _NUMBERS // width)
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 def _extent(labels: np.ndarray) -> str:
