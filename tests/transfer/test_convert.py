@@ -249,3 +249,25 @@ def test_heads_that_nothing_tells_are_asked_for(tmp_path):
         convert.model_of(source)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit", "model_args": {"num_heads": 2}}))
     assert convert.model_of(convert.load(tmp_path / "x.safetensors"))["heads"] == fakes.HEADS
+
+
+@pytest.mark.parametrize(
+    ("extra", "setting"),
+    [
+        ({f"blocks/{i}/scale{n}/scale": (fakes.WIDTH,) for i in (0, 1) for n in (1, 2)}, "model.layer_scale=1e-5 "),
+        (
+            {f"blocks/{i}/attention/{name}_norm/scale": (2,) for i in (0, 1) for name in ("query", "key")},
+            "model.qk_norm=True ",
+        ),
+        ({"registers": (4, fakes.WIDTH)}, "model.registers=4 "),
+        ({"blocks/2/norm1/scale": (fakes.WIDTH,)}, "The model: .* 2 blocks"),
+    ],
+    ids=["layer scale", "norms of queries and keys", "registers", "a block"],
+)
+def test_what_takes_part_in_every_answer_is_never_left_out(extra, setting):
+    """Only heads, what pools and the position embedding may be: a model without the rest computes something else."""
+    source = _model() | fakes.numbered(extra, 0)
+    with pytest.raises(types.InputError, match=rf"(?s)every answer must be in the model: {len(extra)} .*{setting}"):
+        convert.apply(source, _model())
+    for optional in ("head_dist/bias", "pre_logits/kernel", "pool/probe"):
+        assert convert.apply(_model() | {optional: np.zeros((1, fakes.WIDTH))}, _model()).report.unused == (optional,)
