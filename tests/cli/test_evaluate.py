@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transformer_jax import experiment
 from transformer_jax.cli import main
 from transformer_jax.evaluation import intervals
 
@@ -119,3 +120,17 @@ def test_the_report_needs_a_directory(report, capsys):
     words = ["--config", f"{folder.parent}/recipe.py:{folder.parent}", "--checkpoint", f"{folder.parent}/run"]
     assert main.main(["evaluate", *words, "--report", str(folder / "report.html")]) == 2
     assert "--report must be a directory" in capsys.readouterr().err
+
+
+def test_what_is_no_number_is_null(report, monkeypatch, capsys):
+    folder, _ = report
+    found = experiment.Judgement({"val/top1": 0.5, "val/loss": float("nan"), "few/1shot": float("inf")}, {})
+    monkeypatch.setattr(experiment, "judge", lambda *_, **__: found)
+    monkeypatch.setattr(experiment.Judgement, "with_intervals", lambda self: self.metrics)
+    words = ["--config", f"{folder.parent}/recipe.py:{folder.parent}", "--checkpoint", "anything"]
+    assert main.main(["evaluate", *words]) == 0
+    line = capsys.readouterr().out
+    assert json.loads(line, parse_constant=pytest.fail) == {"val/top1": 0.5, "val/loss": None, "few/1shot": None}
+    with pytest.raises(SystemExit):
+        main.main(["evaluate", "--help"])
+    assert "NaN" in capsys.readouterr().out

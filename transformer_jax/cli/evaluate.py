@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 
 from transformer_jax.cli import main
@@ -10,6 +11,7 @@ from transformer_jax.cli import main
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     main.add_config(parser)
+    parser.epilog = f"One JSON object is printed: a number that is not finite (NaN) is null there. {parser.epilog}"
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="run directory, checkpoint or weights file")
     parser.add_argument(
         "--report",
@@ -20,14 +22,18 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one JSON object of metrics, accuracies with the ends of their 95 % bootstrap interval."""
+    """Print one JSON object of metrics, accuracies with the ends of their 95 % bootstrap interval.
+
+    What is not finite is null, since JSON has no name for it.
+    """
     from transformer_jax import config, experiment
     from transformer_jax.tools import judgement
 
     resolved, shared = experiment.resolve(config.load(arguments.config), arguments.overrides), experiment.Shared()
     folder = None if arguments.report is None else judgement.folder(arguments.report)
     found = experiment.judge(resolved, arguments.checkpoint, shared=shared, folder=folder)
-    print(json.dumps(found.with_intervals()))
+    finite = {name: value if math.isfinite(value) else None for name, value in found.with_intervals().items()}
+    print(json.dumps(finite, allow_nan=False))
     if folder is not None:
         page = judgement.write(folder, resolved, found, shared=shared, subtitle=arguments.checkpoint)
         print(f"wrote {page}", file=sys.stderr)
