@@ -170,6 +170,19 @@ def hugging_face(*, depth=2, distilled=False, root="vit.", pooler=False, live=Fa
     return numbered(shapes, 0)
 
 
+def hugging_face_hybrid(*, stages=(2, 1), **options):
+    """A Hugging Face ViT behind a BiT."""
+    arrays, root = hugging_face(**options), "vit.embeddings.patch_embeddings.backbone.bit."
+    for name, array in timm(stages=stages).items():
+        if name.startswith("patch_embed.backbone."):
+            name = name.removeprefix("patch_embed.backbone.").replace("blocks", "layers")
+            theirs = name.replace("stem.conv", "embedder.convolution").replace("stem.norm", "embedder.norm")
+            arrays[root + ("encoder." if name.startswith("stages") else "") + theirs] = array
+    width = 256 * 2 ** (len(stages) - 1)
+    arrays["vit.embeddings.patch_embeddings.projection.weight"] = numbered({"x": (WIDTH, width, 1, 1)}, 3)["x"]
+    return arrays
+
+
 def numbered(shapes, seed):
     """Normal numbers in these shapes."""
     rng = np.random.default_rng(seed)

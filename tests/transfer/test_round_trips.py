@@ -1,5 +1,7 @@
 """What is read and written again is the same file: every name, every shape, every bit."""
 
+import json
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ FILES = {
     "big_vision map, stacked": (fakes.big_vision, dict(stacked=True, depth=11), "big_vision"),
     "big_vision wrapped": (fakes.big_vision, dict(wrapper="params/img/", pool="gap"), "big_vision"),
     "big_vision class token": (fakes.big_vision, dict(pool="tok", wrapper="params/"), "big_vision"),
+    "big_vision, positions inside": (fakes.big_vision, dict(where="Transformer/pos_embedding"), "big_vision"),
+    "big_vision, nameless head": (fakes.big_vision, dict(inline=True), "big_vision"),
     "bit": (fakes.bit, dict(), "bit"),
     "bit deep": (fakes.bit, dict(stages=(3, 8, 36, 3), factor=2), "bit"),
     "timm": (fakes.timm, dict(depth=11), "timm"),
@@ -34,6 +38,7 @@ FILES = {
     "Hugging Face": (fakes.hugging_face, dict(depth=11), "huggingface"),
     "Hugging Face pooler": (fakes.hugging_face, dict(pooler=True), "huggingface"),
     "Hugging Face bare": (fakes.hugging_face, dict(root="", pooler=True), "huggingface_bare"),
+    "Hugging Face hybrid": (fakes.hugging_face_hybrid, dict(), "huggingface_hybrid"),
     "Hugging Face DeiT": (fakes.hugging_face, dict(distilled=True), "huggingface_deit"),
 }
 
@@ -60,6 +65,58 @@ def test_every_layout_comes_back_from_a_file(tmp_path, kind, dtype):
     written, left, _ = layouts.write(source.params, layout, source.style)
     assert left == ()
     _same(written, arrays)
+
+
+def _convert(source, there, to):
+    """As the verb does: the notes of a file go with its weights."""
+    convert.save(there, source.params, convert.model_of(source), to=to, origins=source.origins)
+    return convert.load(there)
+
+
+NPZ = [kind for kind, (_, _, layout) in FILES.items() if layouts.LAYOUTS[layout].file == "npz"]
+CHAINS = [("timm",), ("safetensors", "timm", "npz", "timm")]
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids="-".join)
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("kind", NPZ)
+def test_npz_to_timm_to_npz_through_files_is_the_same_file(tmp_path, kind, dtype, chain):
+    make, options, layout = FILES[kind]
+    arrays = {name: array.astype(dtype) for name, array in make(**options).items()}
+    formats.write_npz(tmp_path / "x.npz", arrays)
+    (tmp_path / "x.json").write_text(json.dumps({"transformer_jax": {"model": _model(kind)}}))
+    source = convert.load(tmp_path / "x.npz")
+    for i, to in enumerate((*chain, "npz")):
+        source = _convert(source, tmp_path / f"{i}" / f"model.{'npz' if to == 'npz' else 'safetensors'}", to)
+        assert source.unused == ()
+    assert source.layout == layout
+    _same(formats.read(tmp_path / f"{len(chain)}" / "model.npz").arrays, arrays)
+
+
+def _model(kind):
+    """What the file does not tell: nothing, but where the table of positions is no square."""
+    return dict(variant=None, width=8, depth=2, heads=2, mlp_dim=12, patch=4, image_size=(8, 20), num_classes=5,
+                pool="gap") if "oblong" in kind else {}  # fmt: skip
+
+
+def test_arrays_of_several_types_that_a_file_puts_together_come_apart_in_theirs(tmp_path):
+    arrays = fakes.google(pre_logits=False)
+    kernel = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
+    arrays[kernel] = arrays[kernel].astype(ml_dtypes.bfloat16)
+    formats.write_npz(tmp_path / "x.npz", arrays)
+    middle = _convert(convert.load(tmp_path / "x.npz"), tmp_path / "model.safetensors", "timm")
+    assert formats.read(tmp_path / "model.safetensors").arrays["blocks.0.attn.qkv.weight"].dtype == np.float32
+    _convert(middle, tmp_path / "y.npz", "npz")
+    _same(formats.read(tmp_path / "y.npz").arrays, arrays)
+
+
+def test_a_name_of_a_layout_is_a_target(tmp_path):
+    formats.write_npz(tmp_path / "x.npz", fakes.google(pre_logits=False))
+    source = convert.load(tmp_path / "x.npz")
+    linen = _convert(source, tmp_path / "linen.npz", "linen")
+    assert linen.layout == "linen" and _convert(linen, tmp_path / "y.npz", "npz").layout == "linen"
+    assert _convert(linen, tmp_path / "z.npz", "google").layout == "google"
+    _same(formats.read(tmp_path / "z.npz").arrays, formats.read(tmp_path / "x.npz").arrays)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 import argparse
 
-FORMATS = ("npz", "timm", "hf", "orbax", "safetensors")
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
@@ -14,11 +12,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        choices=FORMATS,
-        help="npz: as Google's code; timm, hf: .safetensors with its config.json; safetensors: our names; orbax:"
-        " a checkpoint directory",
+        metavar="FORMAT",
+        help="npz: as Google's code, in the layout the weights came from; timm, hf: .safetensors with its config.json;"
+        " safetensors: our names; orbax: a checkpoint directory; or the name of a layout (linen, big_vision, ...)",
     )
-    parser.add_argument("--head", choices=("keep", "drop"), default="keep", help="default: %(default)s")
+    parser.add_argument("--head", default="keep", metavar="keep|drop", help="default: %(default)s")
     parser.add_argument("--image-size", type=int, metavar="N", help="resize the position embedding to these images")
     parser.add_argument(
         "--tolerance", type=float, default=1e-4, metavar="X", help="of the logit check (default: %(default)s)"

@@ -16,16 +16,12 @@ from transformer_jax import config, models, paths, types
 from transformer_jax.experiment import predictor, weights
 from transformer_jax.models import functional
 from transformer_jax.training import checkpoint
-from transformer_jax.transfer import architecture, convert, export, layouts, report
+from transformer_jax.transfer import architecture, companions, convert, export, layouts, report
 
-FORMATS = ("npz", "timm", "hf", "orbax", "safetensors")
-_ENDINGS = {"npz": ".npz", "timm": ".safetensors", "hf": ".safetensors", "safetensors": ".safetensors"}
-_FOLDER_FILE = "model.safetensors"
-"""What timm and Hugging Face look for in a folder, beside its `config.json`."""
+FORMATS = (*export.TARGETS, "orbax", *layouts.LAYOUTS)
 HEADS = ("keep", "drop")
 _IMAGES = 4
 _LAYER = re.compile(r"((?:block_|blocks[./]|layer\.|stages\.))\d+")
-_CHOICES = ("norm_after_pool", "root_only")  # what layouts leave open that changes names
 
 
 class Check(NamedTuple):
@@ -68,17 +64,19 @@ def run(
     """Writes the weights at `source` to `target`, reads them back and compares both models.
 
     `source` is anything weights are read from, a name of the hub too; of a run with a Polyak average, the average is
-    taken. A `target` of timm's or Hugging Face's without an ending becomes a folder that `from_pretrained` reads; of
-    `orbax` it is a checkpoint directory. `image_size` resizes the position embedding. A check that fails leaves the
-    file. Raises `InputError` when the target exists, or its format cannot hold the model.
+    taken. `to` is a format, or the name of a layout; `npz` means the layout the weights once came from, where that was
+    one of a .npz, and their file is written again. A `target` of timm's or Hugging Face's without an ending becomes a
+    folder that `from_pretrained` reads; of `orbax` it is a checkpoint directory. `image_size` resizes the position
+    embedding. A check that fails leaves the file. Raises `InputError` when the target exists, or its format cannot hold
+    the model.
     """
     paths.one_of("--to", to, FORMATS)
     paths.one_of("--head", head, HEADS)
     place = _place(target, to)
     loaded = weights.load(source)
     params, model, changes = _changed(loaded, head, image_size)
-    style = loaded.style if _same_layout(loaded, to, model) else {}
-    written = _write(place, params, model, to, _meta(loaded, model, head, image_size), style)
+    meta = _meta(loaded, model, head, image_size)
+    written = _write(place, params, model, to, meta, loaded.origins)
     check = compare((params, model), place)
     lines = [
         f"Weights from {loaded.title}: {architecture.summary(loaded.params)}",
@@ -93,11 +91,15 @@ def run(
 
 
 def _meta(source: convert.Source, model: Mapping[str, Any], head: str, image_size: int | None) -> dict[str, Any]:
-    """What is kept beside the weights. The experiment is not where its preprocessing makes images of another size."""
-    keys = ["step", *(["class_names"] if head == "keep" else []), *(["config"] if image_size is None else [])]
+    """What is kept beside the weights. The experiment is not where its preprocessing makes images of another size; its
+    loss is, which says what the logits mean."""
+    keys = ["step", "loss", *(["class_names"] if head == "keep" else []), *(["config"] if image_size is None else [])]
     meta = {key: source.meta[key] for key in keys if source.meta.get(key) is not None}
+    experiment = source.meta.get("config")
     if "config" in meta:
         meta["config"] = {**meta["config"], "model": model}
+    elif experiment:
+        meta["loss"] = experiment["train"]["loss"]
     normalize = predictor.normalization(source)
     if normalize:
         meta["normalize"] = normalize
@@ -171,6 +173,12 @@ def _changed(
             params = {path: resized.params[path] for path in abstract if path not in resized.report.missing}
             lines += [f"  resized  {path}: {how}" for path, how in resized.report.resized.items()]
         lines.append(f"  images   {old.image_shape[:2]} -> {built.config.image_shape[:2]}")
+        if source.meta.get("config"):
+            scaling = predictor.pixels(predictor.normalization(source))
+            usual = predictor.published(built.config, scaling)
+            lines.append(
+                f"  prepare  that of the experiment was for other images; predict now takes the usual: {usual}"
+            )
     if head == "drop":
         gone = [path for path in params if path.startswith(("head/", "head_dist/"))]
         params = {path: leaf for path, leaf in params.items() if path not in gone}
@@ -181,34 +189,32 @@ def _changed(
 def _place(target: str, to: str) -> Path:
     """The file or the directory that is written. `InputError` when it exists or its ending is of another format."""
     place = Path(target).expanduser().absolute()
-    ending = _ENDINGS.get(to)
-    if to in ("timm", "hf") and not place.suffix:
-        place = place / _FOLDER_FILE
-    elif ending is not None and place.suffix != ending:
+    torch = to in ("timm", "hf") or (to in layouts.LAYOUTS and layouts.LAYOUTS[to].file == "safetensors")
+    ending = ".safetensors" if torch or to == "safetensors" else ".npz"
+    if torch and (
+        target.endswith("/") or not re.match(r"\.[A-Za-z]", place.suffix)
+    ):  # no ending: the 5 of v1.5 is none
+        place = place / companions.MODEL_FILE
+    elif to != "orbax" and place.suffix != ending:
         raise types.InputError(f"A file of --to {to} ends in {ending}: {target!r} does not. Rename it.")
     if place.exists():
         raise types.InputError(f"Nothing is overwritten: {place} exists. Choose another name, or remove it first.")
     return place
 
 
-def _same_layout(source: convert.Source, to: str, model: Mapping[str, Any]) -> bool:
-    """Whether the source's own way of writing its layout can be kept, so that the same file comes out again."""
-    settings = {key: value for key, value in model.items() if key != "name"}
-    return to != "orbax" and export.layout(to, model.get("name", "vit"), settings) == source.layout
-
-
 def _write(
-    place: Path, params: types.FlatTree, model: Mapping[str, Any], to: str, meta: Mapping[str, Any], style: Any
+    place: Path, params: types.FlatTree, model: Mapping[str, Any], to: str, meta: Mapping[str, Any], origins: Any
 ) -> export.Saved:
     """Writes beside the place under a temporary name, then moves: whatever stops this leaves nothing half-written."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if to == "orbax":
-        checkpoint.save_params(place, params, {**meta, "model": config.plain(model)})
-        return export.Saved({path: np.asarray(leaf) for path, leaf in params.items()}, "neutral", (place,), ())
+        past = [origin for origin in origins if origin["layout"] != "neutral"]
+        checkpoint.save_params(place, params, {**meta, "model": config.plain(model), "origins": past})
+        return export.Saved({path: np.asarray(leaf) for path, leaf in params.items()}, "neutral", (place,))
     draft = place.parent / f".{place.name}.{os.getpid()}.tmp"
     draft.mkdir()
     try:
-        saved = convert.save(draft / place.name, params, model, to=to, meta=meta, style=style)
+        saved = convert.save(draft / place.name, params, model, to=to, meta=meta, origins=origins)
         there = [place.with_name(file.name) for file in saved.files]
         taken = [str(file) for file in there if file.exists()]
         if taken:
@@ -239,9 +245,7 @@ def _names(params: types.FlatTree, written: export.Saved, source: convert.Source
     """Every array by its name in the file and by ours, layers folded; names of the source that are no parameters."""
     groups: dict[str, list[str]] = {}
     for path in params:
-        choices = (source.style, dict.fromkeys(_CHOICES, True))
-        names = [layouts.rename(path, written.layout, style) for style in choices]
-        theirs = next((name for name in names if name in written.arrays), names[0] or path)
+        theirs = layouts.rename(path, written.layout, written.style) or path
         groups.setdefault(_LAYER.sub(r"\1*", theirs), []).append(path)
     if written.layout == "neutral":
         lines = [f"  written  {len(params)} arrays under our names: {', '.join(report.fold(params))}"]

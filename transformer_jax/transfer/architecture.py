@@ -66,6 +66,8 @@ def model(flat: types.FlatTree, conventions: Mapping[str, Any], title: str = "th
     settings = found if family == "resnet" else _settings(found, conventions)
     usual = {field.name: field.default for field in dataclasses.fields(models.MODELS[family].config)}
     told = {name: value for name, value in conventions.items() if name in usual and name not in _SHOWN}
+    if found.get("grid") and math.prod(grid({**settings, **told}) or ()) != math.prod(found["grid"]):
+        told.pop("image_size", None)  # the configuration is of another size: the table is what there is
     needed = {
         name: value
         for name, value in {**settings, **told}.items()
@@ -136,7 +138,7 @@ def _leaf(array: np.ndarray) -> dict[str, Any]:
 
 
 _KEPT = ("image_size", "num_classes")  # told even where they are the default
-_SHOWN = ("width", "depth", "mlp_dim", "channels", "heads", "patch", "num_classes")
+_SHOWN = ("width", "depth", "mlp_dim", "channels", "heads", "patch", "num_classes", "stem")
 
 
 def _settings(found: Mapping[str, Any], conventions: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The small files beside weights: what the arrays do not tell, in the words of the hub, of timm, or our own.
 
-Read: `NAME.json` or `config.json` beside the file, and `preprocessor_config.json`. Written: the first of them, so that
+Read: `NAME.json` beside the file; `config.json` and `preprocessor_config.json` where they are about this file, which is
+the `model.safetensors` of its folder or has the layout they speak of. Written: the first of them, so that
 `from_pretrained` of either library builds the model for its weights.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,9 +41,16 @@ _TIMM = {
     "class_token": "class_token",
 }
 _COMPUTED = (
-    "activation", "norm_epsilon", "pool", "pool_norm", "stem_epsilon", "stem_epsilon_of", "stem_norm_epsilon"
-)  # fmt: skip
+    *("activation", "norm_epsilon", "pool", "pool_norm"),
+    *("stem_epsilon", "stem_epsilon_of", "stem_norm_epsilon", "epsilon", "epsilon_of"),
+)
 _POOLS = {"token": "tok", "avg": "gap", "map": "map"}
+_POSITIONS = ("learn", "none", "")
+# The layout of a file that a configuration of another name than the file's can be about.
+_KINDS = {"vit": "huggingface", "deit": "huggingface_deit", "vit-hybrid": "huggingface_hybrid"}
+_PROCESSOR = "preprocessor_config.json"
+_MARK = "transformer_jax"
+"""The word in a file of notes that tells it is ours: what we keep, in one that another library does not read."""
 MODEL_FILE = "model.safetensors"
 """The name under which both libraries look for weights in a folder; their configuration is then `config.json`."""
 
@@ -55,15 +63,18 @@ class Notes(NamedTuple):
     meta: dict[str, Any]
 
 
-def read(path: Path, meta: Mapping[str, Any]) -> Notes:
-    """The notes in the header of a file (`meta`) and in the files beside it."""
-    meta = {**_ours(_json(path.with_suffix(".json"))), **_ours(_json(path.with_name("config.json"))), **meta}
-    saved: dict[str, Any] = dict((meta.get("config") or {}).get("model") or meta.get("model") or {})
-    known: dict[str, Any] = {}
-    for name in (path.with_name("config.json"), path.with_suffix(".json")):
-        config = _json(name)
+def read(path: Path, meta: Mapping[str, Any], layout: str) -> Notes:
+    """The notes in the header of a file (`meta`) and in the files beside it. `layout` is that of its names.
+
+    `InputError` when the configuration is of a model that computes something else than ours can.
+    """
+    own, shared = _json(path.with_suffix(".json")), _json(path.with_name("config.json"))
+    shared = shared if path.name == MODEL_FILE or _about(shared, layout) else {}
+    processor = _json(path.with_name(_PROCESSOR)) if path.name == MODEL_FILE or shared else {}
+    meta = {**_ours(own), **_ours(shared), **meta}
+    model, known = dict(saved(meta)), {}
+    for config in (shared, own):
         known |= _hugging_face(config) if "model_type" in config else _timm(config) if "architecture" in config else {}
-    processor = _json(path.with_name("preprocessor_config.json"))
     if "image_mean" in processor and "image_std" in processor:
         known["normalize"] = {"mean": processor["image_mean"], "std": processor["image_std"]}
     names = known.pop("class_names", None)
@@ -71,8 +82,32 @@ def read(path: Path, meta: Mapping[str, Any]) -> Notes:
         meta["class_names"] = names
     if "normalize" in meta:
         known["normalize"] = meta["normalize"]
-    known |= {name: saved[name] for name in _COMPUTED if name in saved}
-    return Notes(known, saved, meta)
+    known |= {name: model[name] for name in _COMPUTED if name in model}
+    return Notes(known, model, meta)
+
+
+def require_pooling(notes: Notes, layout: str, params: Mapping[str, Any]) -> None:
+    """`InputError` where timm pools other tokens than ours: the mean of ours is of patches, its probe sees all tokens.
+
+    A file we wrote says what it is; in others it is `pool_include_prefix` that does.
+    """
+    included = bool(notes.settings.pop("pool_prefix", False))
+    tokens = [name for name in ("cls", "dist", "registers") if name in params]
+    if layout != "timm" or notes.model or not tokens:
+        return
+    probe = "pool/probe" in params
+    if probe != included and (probe or notes.settings.get("pool") == "gap"):
+        raise types.InputError(
+            f"With {', '.join(tokens)} beside the patches, {'a MAP head attends to' if probe else 'a mean is over'}"
+            f" {'all tokens' if probe else 'the patches alone'} here: pool_include_prefix is {included} for these"
+            " weights. Their model computes something else than ours can"
+            f"{'; or put the config.json of the model beside them' if probe else ''}."
+        )
+
+
+def saved(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the model that were saved with weights, alone or in their experiment, if any."""
+    return (meta.get("config") or {}).get("model") or meta.get("model") or {}
 
 
 def target(path: Path) -> Path:
@@ -80,16 +115,29 @@ def target(path: Path) -> Path:
     return path.with_name("config.json") if path.name == MODEL_FILE else path.with_suffix(".json")
 
 
-def write(there: Path, notes: Mapping[str, Any]) -> Path:
-    """Writes notes beside weights. `InputError` when a file of another kind is there."""
-    ours = {"model_type", "architecture", "transformer_jax", "image_processor_type"}
-    if there.exists() and not _json(there).keys() & ours:
+def require_free(there: Path) -> None:
+    """`InputError` when a file that is not ours lies where notes are to be written."""
+    mark = there.with_name("config.json") if there.name == _PROCESSOR else there
+    if there.exists() and _MARK not in _json(mark):
         raise types.InputError(
             f"What the weights do not tell belongs in {str(there)!r}, which is another file. Choose another folder."
         )
+
+
+def write(there: Path, notes: Mapping[str, Any]) -> Path:
+    """Writes notes beside weights, marked as ours."""
     there.parent.mkdir(parents=True, exist_ok=True)
-    there.write_text(json.dumps(notes, indent=2, sort_keys=True) + "\n")
+    marked = notes if there.name == _PROCESSOR else {_MARK: {"format_version": 1}, **notes}
+    there.write_text(json.dumps(marked, indent=2, sort_keys=True) + "\n")
     return there
+
+
+def _about(config: Mapping[str, Any], layout: str) -> bool:
+    """Whether a configuration is of a model whose file has this layout."""
+    if "model_type" in config:
+        kind = _KINDS.get(config["model_type"])
+        return layout == kind or (layout == "huggingface_bare" and kind in ("huggingface", "huggingface_deit"))
+    return "architecture" in config and layout.startswith("timm")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -101,7 +149,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _ours(config: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(config.get("transformer_jax") or {})
+    return dict(config.get(_MARK) or {})
 
 
 def _hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,15 +158,27 @@ def _hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
     names = [labels[key] for key in sorted(labels, key=int)]
     if names and names != [f"LABEL_{i}" for i in range(len(names))]:
         known["class_names"] = names
+    stem = config.get("backbone_config")
+    if stem:
+        if stem.get("layer_type") != "bottleneck":  # in front of its stages the norm comes after the convolution
+            raise _elsewise("layer_type", stem.get("layer_type"), ["bottleneck"])
+        known["stem"] = tuple(stem.get("depths") or ())
     return _plain(known) | _activation(config.get("hidden_act"))
 
 
 def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
     given, trained = config.get("model_args") or {}, config.get("pretrained_cfg") or {}
+    table = given.get("pos_embed", "learn")
+    if table not in _POSITIONS:
+        raise _elsewise("pos_embed", table, _POSITIONS)
     known = {ours: given[theirs] for theirs, ours in _TIMM.items() if given.get(theirs) is not None}
-    pool = config.get("global_pool", given.get("global_pool"))
-    if pool in _POOLS:
+    pool = given.get("global_pool", config.get("global_pool"))
+    if pool is not None:
+        if pool not in _POOLS:
+            raise _elsewise("global_pool", pool, _POOLS)
         known["pool"] = _POOLS[pool]
+    if "pool_include_prefix" in given:
+        known["pool_prefix"] = bool(given["pool_include_prefix"])
     if "input_size" in trained and "image_size" not in known:
         known["image_size"] = list(trained["input_size"][1:])
     if "mean" in trained and "std" in trained:
@@ -132,11 +192,15 @@ def _activation(word: Any) -> dict[str, str]:
     if word is None:
         return {}
     if word not in _ACTIVATIONS:
-        raise types.InputError(
-            f"The activation must be one of {', '.join(_ACTIVATIONS)}: the configuration beside the weights says"
-            f" {word!r}. Their model computes something else than ours can."
-        )
+        raise _elsewise("activation", word, _ACTIVATIONS)
     return {"activation": _ACTIVATIONS[word]}
+
+
+def _elsewise(name: str, word: Any, known: Iterable[str]) -> types.InputError:
+    return types.InputError(
+        f"The {name} must be one of {', '.join(filter(None, known))}: the configuration beside the weights says"
+        f" {word!r}. Their model computes something else than ours can."
+    )
 
 
 def _plain(known: dict[str, Any]) -> dict[str, Any]:

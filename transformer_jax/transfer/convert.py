@@ -38,9 +38,15 @@ class Source:
     """What the parameters do not show, under the names of the model's config (`activation`, `norm_epsilon`, ...), and
     `normalize`: the `mean` and `std` of every channel that pixels from 0 to 1 are normalised by."""
     style: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What the file chose where its layout leaves a choice; `save` writes the same file again with it."""
+    """What the file chose where its layout leaves a choice; `save` writes the same file again with `origins`."""
     heads_known: bool = True
     """False where the layout flattens the heads and their number was only inferred from the width."""
+
+    @property
+    def origins(self) -> list[dict[str, Any]]:
+        """The layouts these weights had in files, oldest first: `{"layout", "style"}` each, this file's the last."""
+        before = [dict(origin) for origin in self.meta.get("origins") or () if origin["layout"] != self.layout]
+        return [*before, {"layout": self.layout, "style": dict(self.style)}]
 
     @property
     def title(self) -> str:
@@ -66,8 +72,8 @@ def load(path: str | Path, *, sha256: str | None = None) -> Source:
     digest = formats.sha256(path)
     if sha256 is not None and digest != sha256.lower():
         raise types.InputError(f"The sha256 of {str(path)!r} must be {sha256}: it is {digest}. Fetch the file again.")
-    notes = companions.read(sniffing.local(path), stored.meta)
     key, wrapper = layouts.find(stored.arrays)
+    notes = companions.read(sniffing.local(path), stored.meta, key)
     told = {**notes.settings, **notes.model}
     grid = architecture.grid(told)
     found = layouts.read(
@@ -77,13 +83,14 @@ def load(path: str | Path, *, sha256: str | None = None) -> Source:
         patches=grid and math.prod(grid),
         norm_biases=bool(notes.model.get("qk_norm_bias")),
     )
+    companions.require_pooling(notes, key, found.params)
     params, known = found.params, True
     if key in layouts.LAYOUTS and layouts.LAYOUTS[key].flattened:
         heads, known = architecture.heads(params, told)
         params = surgery.split_heads(params, heads)
     conventions = {**layouts.conventions(key, params, found.style), **notes.settings}
     return Source(
-        params,
+        _narrowed(params, notes.meta.get("dtypes") or {}),
         notes.meta,
         Path(path).name,
         stored.format,
@@ -102,7 +109,7 @@ def model_of(source: Source) -> dict[str, Any]:
     The saved config where there is one; else what names and shapes tell, and the conventions of the layout.
     Raises `InputError` when the file tells too little.
     """
-    saved = _saved(source)
+    saved = companions.saved(source.meta)
     if saved:
         return {"name": "vit", **{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}}
     found = architecture.model(source.params, source.conventions, source.title)
@@ -121,15 +128,15 @@ def save(
     *,
     to: str,
     meta: Mapping[str, Any] | None = None,
-    style: Mapping[str, Any] | None = None,
+    origins: Sequence[Mapping[str, Any]] = (),
 ) -> export.Saved:
     """Weights as a file that others read. `to` is `npz`, `timm`, `hf`, `safetensors` (our names), or a layout.
 
     `params` have neutral names; `model` are the keyword arguments of their model's config. `meta` (`class_names`,
-    `normalize`, ...) is kept in the file or beside it. With the `style` of a source of the same layout its file is
-    written again. Raises `InputError` when the layout cannot hold this model.
+    `normalize`, ...) is kept in the file or beside it, as are the `origins` of the source, with which `npz` writes the
+    file they came from again. Raises `InputError` when the layout cannot hold this model.
     """
-    return export.save(Path(path), params, model, to=to, meta=meta or {}, style=style or {})
+    return export.save(Path(path), params, model, to=to, meta=meta or {}, origins=origins)
 
 
 def apply(
@@ -152,7 +159,8 @@ def apply(
     when shapes and classes (as far as both are known) are the same, `keep` insists on the shapes, `reset` does not
     look. Grids are squares and prefix tokens the class and distillation tokens unless they are given or saved with the
     source. `patch="pinv"` resizes patches of another size (`surgery.resize_patch`). Values take the target's dtypes.
-    Raises `InputError` when anything but the head is missing, or anything else has another shape.
+    Raises `InputError` when anything but the head is missing, anything else has another shape, or a parameter is left
+    over that takes part in every answer: only heads, what pools, and the position embedding may be.
     """
     source = source if isinstance(source, Source) else Source(source)
     if head not in HEADS:
@@ -162,7 +170,7 @@ def apply(
     reset = _reset_head(found, target, head, source_classes, target_classes)
     resized = _resize_patch(found, target) if patch == "pinv" else {}
     if "position" in found and "position" in target and _same_width(found["position"], target["position"]):
-        old = _Tokens.of(found, source_grid or architecture.grid(_saved(source)), source_prefix)
+        old = _Tokens.of(found, source_grid or architecture.grid(companions.saved(source.meta)), source_prefix)
         new = _Tokens.of(target, target_grid, target_prefix)
         if old != new:
             found["position"] = surgery.resize_position(
@@ -227,9 +235,13 @@ def _reset_head(
     return {}
 
 
-def _saved(source: Source) -> Mapping[str, Any]:
-    """The settings of the model that were saved with the weights, if any."""
-    return (source.meta.get("config") or {}).get("model") or source.meta.get("model") or {}
+def _narrowed(params: dict[str, np.ndarray], dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The parameters in the types they had before a file put several in one array, where nothing is lost."""
+    narrow = {path: params[path].astype(np.dtype(word)) for path, word in dtypes.items() if path in params}
+    exact = {
+        path: leaf for path, leaf in narrow.items() if np.array_equal(leaf.astype(params[path].dtype), params[path])
+    }
+    return {path: exact.get(path, leaf) for path, leaf in params.items()}
 
 
 def _regrouped(source: Source, target: types.FlatTree) -> types.FlatTree:

@@ -43,6 +43,8 @@ class Layout:
     """Further conventions, of hybrids."""
     rows: str = "own"
     """The position table it usually has, as `tokens` calls them."""
+    without_table: str | None = None
+    """The positions of a file that has no table of them; `None`: every file of a ViT has one."""
     inner: str = ""
     """A pattern of names that take part in every answer: one without a line in the table makes the file another's."""
     wrappers: tuple[str, ...] = _TORCH_WRAPPERS
@@ -66,7 +68,7 @@ _LINEN_BLOCK = r"Transformer/encoderblock(_\d+)?/(MultiHeadDotProductAttention_0
 LAYOUTS: dict[str, Layout] = {
     "google": _flax(google.OLD, _BLOCK + "(MultiHeadDotProductAttention_1|MlpBlock_3)/"),
     "linen": _flax(google.LINEN, _LINEN_BLOCK, "Transformer/posembed_input/"),
-    "big_vision": _flax(google.BIG_VISION, _LINEN_BLOCK, rows="grid"),
+    "big_vision": _flax(google.BIG_VISION, _LINEN_BLOCK, rows="grid", without_table="sincos2d"),
     "bit": _flax(
         bit.TABLE, r"resnet/block\d+/unit\d+/", family="resnet", conventions=_BIT | {"normalize": _GOOGLE["normalize"]}
     ),
@@ -75,6 +77,7 @@ LAYOUTS: dict[str, Layout] = {
         (r"blocks\.\d+\.attn\.qkv\.", r"patch_embed\."),
         conventions=_TIMM,
         stem=_TIMM_STEM,
+        without_table="none",
         inner=_TIMM_INNER,
     ),
     "timm_bit": Layout(
@@ -82,6 +85,13 @@ LAYOUTS: dict[str, Layout] = {
         (r"stages\.\d+\.blocks\.\d+\.norm1\.", r"stem\.conv\."),
         family="resnet",
         conventions=_BIT | {"epsilon": 1e-8},
+    ),
+    "huggingface_hybrid": Layout(  # google/vit-hybrid-base-bit-384
+        torch.HUGGING_FACE_HYBRID,
+        (r"vit\.embeddings\.patch_embeddings\.backbone\.bit\.",),
+        conventions=_HUGGING_FACE,
+        stem=_TIMM_STEM,
+        inner=_HF_INNER,
     ),
     "huggingface": Layout(torch.HUGGING_FACE, (r"vit\.embeddings\.",), conventions=_HUGGING_FACE, inner=_HF_INNER),
     "huggingface_deit": Layout(
@@ -167,9 +177,16 @@ def conventions(key: str, params: types.FlatTree, style: Mapping[str, Any]) -> d
     """What the code of a layout computes beyond what its parameters show, as `convert.Source.conventions`."""
     if key not in LAYOUTS:
         return {}
-    stem = LAYOUTS[key].stem if any(name.startswith("stem/") for name in params) else {}
+    layout = LAYOUTS[key]
+    stem = layout.stem if any(name.startswith("stem/") for name in params) else {}
     after = {"pool": "gap", "pool_norm": "after"} if style.get("norm_after_pool") else {}
-    return {**LAYOUTS[key].conventions, **stem, **after}
+    bare = {} if "position" in params or layout.family != "vit" else {"position": layout.without_table}
+    if None in bare.values():
+        raise types.InputError(
+            f"The table of positions must be in a file of the layout {key}: it has none, and what its code computes"
+            " without one is unknown. Fetch the file again."
+        )
+    return {**layout.conventions, **stem, **after, **bare}
 
 
 class Written(NamedTuple):
@@ -200,4 +217,8 @@ def write(params: types.FlatTree, key: str, style: Mapping[str, Any] | None = No
 
 def rename(name: str, key: str, style: Mapping[str, Any] | None = None) -> str | None:
     """The name a layout has for one of our parameters; `None` when it has none."""
-    return rules.rename(name, LAYOUTS[key].table, dict(style or {})) if key in LAYOUTS else name
+    style = dict(style or {})
+    found = rules.rename(name, LAYOUTS[key].table, style) if key in LAYOUTS else name
+    if found is None:
+        return None
+    return style.get("wrapper", "") + (google.stacked(found) if style.get("stacked") else found)

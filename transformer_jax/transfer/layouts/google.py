@@ -46,18 +46,18 @@ OLD: rules.Table = (*_blocks(1, 2, 3), _POSITION, *STEM)
 LINEN: rules.Table = (*_blocks(0, 1, 0), _POSITION, *STEM)
 BIG_VISION: rules.Table = (
     *_blocks(0, 1, 0),
-    # the first line of a pair is written, the second was used before 2022
+    # the names with a word are those of before 2022
+    Rule("position", "Transformer/pos_embedding", "one", when="position_inside"),
     Rule("position", "pos_embedding", "one"),
-    Rule("position", "Transformer/pos_embedding", "one"),
     *(
         rule
-        for head in ("MAPHead_0/", "")
+        for head, word in (("", "nameless_head"), ("MAPHead_0/", None))
         for rule in (
-            Rule("pool/probe", f"{head}probe", "two"),
-            Rule("pool/attention/{part}/{leaf}", f"{head}MultiHeadDotProductAttention_0/{{part}}/{{leaf}}"),
-            Rule("pool/norm/{leaf}", f"{head}LayerNorm_0/{{leaf}}"),
-            Rule("pool/mlp/up/{leaf}", f"{head}MlpBlock_0/Dense_0/{{leaf}}"),
-            Rule("pool/mlp/down/{leaf}", f"{head}MlpBlock_0/Dense_1/{{leaf}}"),
+            Rule("pool/probe", f"{head}probe", "two", word),
+            Rule("pool/attention/{part}/{leaf}", f"{head}MultiHeadDotProductAttention_0/{{part}}/{{leaf}}", when=word),
+            Rule("pool/norm/{leaf}", f"{head}LayerNorm_0/{{leaf}}", when=word),
+            Rule("pool/mlp/up/{leaf}", f"{head}MlpBlock_0/Dense_0/{{leaf}}", when=word),
+            Rule("pool/mlp/down/{leaf}", f"{head}MlpBlock_0/Dense_1/{{leaf}}", when=word),
         )
     ),
 )
@@ -91,3 +91,8 @@ def stack(arrays: dict[str, np.ndarray], style: rules.Style) -> dict[str, np.nda
         else:
             plain[name] = array
     return plain | {name: np.stack([found[i] for i in range(len(found))]) for name, found in layers.items()}
+
+
+def stacked(name: str) -> str:
+    """The name of a parameter of a block among stacked ones."""
+    return re.sub("^" + _STACK[:-1] + r"_\d+/", _STACK, name)

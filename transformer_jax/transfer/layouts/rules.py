@@ -26,7 +26,8 @@ Style = dict[str, Any]
 class Rule:
     """One line of a table. Several of `ours` are one array of theirs, concatenated along its first axis.
 
-    `form` is a key of `FORMS`; `when` a word of the style that must be set for the line to be written.
+    `form` is a key of `FORMS`; `when` a word of the style that must be set for the line to be written, and that is set
+    by reading it.
     """
 
     ours: str | tuple[str, ...]
@@ -68,6 +69,8 @@ def read(arrays: Mapping[str, np.ndarray], table: Table, *, style: Style | None 
             unused.append(name)
             continue
         rule, values = found
+        if rule.when is not None:
+            style[rule.when] = True
         try:
             parts = np.split(array, len(rule.parts)) if len(rule.parts) > 1 else [array]
             for ours, part in zip(rule.parts, parts, strict=True):

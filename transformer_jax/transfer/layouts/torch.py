@@ -27,9 +27,9 @@ def heads(ours: str | tuple[str, ...], theirs: str) -> rules.Table:
     return Rule(kernels, f"{theirs}.weight", "heads"), Rule(biases, f"{theirs}.bias", "heads_bias")
 
 
-def units(ours: str, theirs: str) -> rules.Table:
-    """The convolutions and norms of a ResNet-V2 whose stages stand under `theirs`."""
-    unit, block = f"{ours}block{{b}}/unit{{u}}", f"{theirs}stages.{{b-1}}.blocks.{{u-1}}"
+def units(ours: str, theirs: str, layers: str = "blocks") -> rules.Table:
+    """The convolutions and norms of a ResNet-V2 whose stages stand under `theirs`, units in each under `layers`."""
+    unit, block = f"{ours}block{{b}}/unit{{u}}", f"{theirs}stages.{{b-1}}.{layers}.{{u-1}}"
     return (
         Rule(f"{unit}/conv{{n}}/kernel", f"{block}.conv{{n}}.weight", "conv"),
         *norm(f"{unit}/norm{{n}}", f"{block}.norm{{n}}"),
@@ -56,8 +56,8 @@ TIMM: rules.Table = (
     *norm(f"{_ATTENTION}/query_norm", "blocks.{i}.attn.q_norm"),
     *norm(f"{_ATTENTION}/key_norm", "blocks.{i}.attn.k_norm"),
     *dense(f"{_ATTENTION}/out", "blocks.{i}.attn.proj", "heads_out"),
+    Rule("blocks/{i}/scale{n}/scale", "blocks.{i}.gamma_{n}", when="deit_scales"),  # DeiT III's own code
     Rule("blocks/{i}/scale{n}/scale", "blocks.{i}.ls{n}.gamma"),
-    Rule("blocks/{i}/scale{n}/scale", "blocks.{i}.gamma_{n}"),  # DeiT III's own code
     *norm("blocks/{i}/norm2", "blocks.{i}.norm2"),
     *dense("blocks/{i}/mlp/up", "blocks.{i}.mlp.fc1"),
     *dense("blocks/{i}/mlp/down", "blocks.{i}.mlp.fc2"),
@@ -130,7 +130,14 @@ def _hugging_face(root: str, distilled: bool) -> rules.Table:
     )
 
 
+_BIT = "vit.embeddings.patch_embeddings.backbone.bit"
+_HYBRID_STEM: rules.Table = (
+    Rule("stem/root/conv/kernel", f"{_BIT}.embedder.convolution.weight", "conv"),
+    *norm("stem/root/norm", f"{_BIT}.embedder.norm"),
+    *units("stem/", f"{_BIT}.encoder.", "layers"),
+)
 HUGGING_FACE = _hugging_face("vit.", False)
+HUGGING_FACE_HYBRID: rules.Table = (*HUGGING_FACE, *_HYBRID_STEM)
 HUGGING_FACE_DEIT = _hugging_face("deit.", True)
 HUGGING_FACE_BARE = _hugging_face("", False)
 
