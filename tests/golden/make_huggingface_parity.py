@@ -1,7 +1,8 @@
 """Makes huggingface_parity.npz: what transformers makes of our files of `tests.transfer.parity.HUGGING_FACE`.
 
-`python tests/golden/make_huggingface_parity.py` where PyTorch, transformers and this package are. Every file is loaded
-without a missing, an unexpected or a reshaped name, and what transformers saves is read back by us bit for bit.
+`python tests/golden/make_huggingface_parity.py` where PyTorch, transformers and this package are; hybrids by name and
+with transformers 4 (4.46.3 made them), the last that has them. Every file is loaded without a missing, an unexpected or
+a reshaped name, and what transformers saves is read back by us bit for bit.
 """
 
 import sys
@@ -25,7 +26,8 @@ def compare(config, folder):
     params = parity.build(config)
     convert.save(folder / "model.safetensors", params, config, to="hf")
     distilled = config.get("distilled")
-    kind = transformers.DeiTForImageClassificationWithTeacher if distilled else transformers.ViTForImageClassification
+    word = "DeiT" if distilled else "ViTHybrid" if "stem" in config or "+" in (config["variant"] or "") else "ViT"
+    kind = getattr(transformers, f"{word}ForImageClassification{'WithTeacher' if distilled else ''}")
     model, report = kind.from_pretrained(folder, output_loading_info=True)
     assert not any(report[word] for word in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
     model.eval().save_pretrained(folder / "theirs")

@@ -47,6 +47,8 @@ HUGGING_FACE = {
     "DeiT-Ti distilled": dict(variant="Ti/16", distilled=True) | HF,
     "Ti/16": dict(variant="Ti/16") | HF,
     "B/16": dict(variant="B/16") | HF,
+    "tiny hybrid": TINY | HF | TIMM_STEM | dict(stem=(1, 1), patch=1, image_size=32),
+    "R50+B/16 at 384": dict(variant="R50+B/16", image_size=384) | HF | TIMM_STEM,
 }
 LINEN = {
     "tiny, 2020": TINY | dict(pre_logits=True),
