@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +118,7 @@ def test_another_preprocessing_replaces_that_of_the_run(weights, photos, tmp_pat
         (["a.png", "--attention", "no/such/o.png"], "--attention must lie in a directory that exists"),
         (["a.png", "--attention", "out.npy"], "--attention names a picture"),
         (["a.png", "--top", "0"], "must be at least 1"),
+        (["a.png", "--csv", "deep"], "--csv must name a file: 'deep' is a directory"),
     ],
 )
 def test_bad_input_is_explained(weights, photos, words, message, tmp_path, monkeypatch, capsys):
@@ -124,6 +127,63 @@ def test_bad_input_is_explained(weights, photos, words, message, tmp_path, monke
     more = ["b.png"] if words[-1] == "decode" and words[0] == "a.png" else []
     assert predict(weights, *more, *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_bad_image_is_told_and_costs_only_itself(weights, photos, tmp_path, monkeypatch, capsys):
+    """In the middle of a batch, as the whole of one, and a file that cannot be opened."""
+    good, bad, locked = [photos / "a.png", photos / "b.png"], tmp_path / "bad.png", tmp_path / "locked.png"
+    for file in (bad, locked):
+        file.write_bytes((photos / "a.png").read_bytes()[:200])
+    monkeypatch.setattr(pathlib.Path, "read_bytes", _locked(locked))
+    words = ["--csv", tmp_path / "t.csv", "--logits", tmp_path / "l.npy", "--attention", tmp_path / "o.png"]
+    assert predict(weights, good[0], bad, bad, locked, good[1], *words, "--batch-size", 2) == 1
+    out, err = capsys.readouterr()
+    assert [line.split("  ")[0] for line in out.splitlines()] == list(map(str, good))
+    assert [line.split(": ")[2] for line in err.splitlines()[:3]] == list(map(str, (bad, bad, locked)))
+    assert "Permission denied" in err and "predict: 3 images could not be read" in err.splitlines()[3]
+    assert [row[0] for row in csv.reader((tmp_path / "t.csv").open())] == ["path", *map(str, good)]
+    assert predict(weights, *good, "--logits", tmp_path / "good.npy") == 0
+    found = np.load(tmp_path / "l.npy")
+    np.testing.assert_allclose(found[[0, 4]], np.load(tmp_path / "good.npy"), atol=1e-5)
+    assert found.shape == (5, 3) and np.isnan(found[1:4]).all()
+    assert sorted(path.name for path in tmp_path.glob("o*")) == ["o_0.png", "o_4.png"]
+
+
+def _locked(file, read=pathlib.Path.read_bytes):
+    def read_bytes(path):
+        if path == file:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    return read_bytes
+
+
+def test_what_stops_prediction_leaves_old_results_and_nothing_half_written(weights, photos, tmp_path, capsys):
+    """The second batch has an image that the crop does not fit; then there is no image at all that can be read."""
+    (tmp_path / "t.csv").write_text("old")
+    written = ["--csv", tmp_path / "t.csv", "--logits", tmp_path / "l.npy"]
+    Image.new("RGB", (20, 20)).save(tmp_path / "small.png")
+    words = ["--preprocess", "decode | central_crop(32)", "--batch-size", 1]
+    assert predict(weights, photos / "a.png", tmp_path / "small.png", *written, *words) == 2
+    out, err = capsys.readouterr()
+    assert "a.png" in out and "needs a larger image than 20x20" in err
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert predict(weights, tmp_path / "bad.png", *written) == 2
+    assert "predict needs an image that can be read: there is none, and nothing was written" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.png", "small.png", "t.csv"]
+    assert (tmp_path / "t.csv").read_text() == "old"
+
+
+def test_results_go_through_links_and_into_pipes(weights, photos, tmp_path, capfd):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    assert predict(weights, photos / "a.png", "--csv", tmp_path / "link.csv", "--logits", tmp_path / "bare") == 0
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real.csv").read_text().startswith("path,class")
+    assert np.load(tmp_path / "bare.npy").shape == (1, 3)
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert predict(weights, photos / "a.png", "--csv", tmp_path / "pipe") == 0
+    assert os.read(reader, 1000).startswith(b"path,class")
+    os.close(reader)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`transformer-jax predict`: class probabilities for images, or logits for an array."""
 
 import argparse
+import sys
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="another preprocessing; of weights without a run it is by default the central crop of an image a seventh"
         " larger, pixels scaled as their source says",
     )
-    parser.add_argument("--logits", metavar="OUT.npy", help="write the logits, float32 [n, classes]")
+    parser.add_argument(
+        "--logits", metavar="OUT.npy", help="write the logits, float32 [n, classes], NaN where an image cannot be read"
+    )
     parser.add_argument(
         "--csv", metavar="OUT.csv", help="write a table: path,class,probability,class_2,probability_2,... up to --top"
     )
@@ -40,9 +43,15 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Print one line an image, write what was asked for."""
+def run(arguments: argparse.Namespace) -> int:
+    """Print one line an image, write what was asked for; 1 if an image could not be read."""
     from transformer_jax.tools import prediction
+
+    unreadable = []
+
+    def report(message: str) -> None:
+        unreadable.append(message)
+        print(f"transformer-jax predict: {message}", file=sys.stderr)
 
     for line in prediction.run(
         arguments.checkpoint,
@@ -54,5 +63,9 @@ def run(arguments: argparse.Namespace) -> None:
         attention=arguments.attention,
         top=arguments.top,
         batch_size=arguments.batch_size,
+        report=report,
     ):
         print(line)
+    if unreadable:
+        print(f"transformer-jax predict: {len(unreadable)} images could not be read, all others were.", file=sys.stderr)
+    return 1 if unreadable else 0
