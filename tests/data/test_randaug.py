@@ -122,13 +122,23 @@ def test_the_sixteen_are_drawn_equally_often_with_either_sign(monkeypatch):
         assert 0.4 < share < 0.6 if row.signed else share in (0, 1)
 
 
-def test_cutout_reaches_every_place_and_the_fill_is_128():
+def test_a_square_is_cut_out_around_its_centre_and_the_fill_is_128():
     black = np.zeros((6, 7, 3), np.uint8)
     centres = [randaug.cutout(black, 1, (row, column)) for row in range(6) for column in range(7)]
     assert len({out.tobytes() for out in centres}) == 42 and {*np.unique(centres)} == {0, 128}
-    op = ops.OPS["randaug"](1, 1)
-    outs = [op.apply(np.full((6, 7, 3), 255, np.uint8), order.generator(0, 0, number)) for number in range(200)]
-    assert any((out == 128).any() for out in outs)
+
+
+def test_cutouts_centre_is_drawn_anywhere_in_the_image(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(randaug, "NAMES", ("Cutout",))
+    monkeypatch.setattr(randaug, "cutout", lambda image, half, centre: drawn.append((half, *centre)) or image)
+    image, op = np.zeros((5, 11, 3), np.uint8), ops.OPS["randaug"](1, 10)
+    for number in range(1100):
+        op.apply(image, order.generator(0, 0, number))
+    half, rows, columns = np.transpose(drawn)
+    assert np.all(half == 40) and {*rows} == set(range(5)) and {*columns} == set(range(11))
+    counts = np.bincount(rows * 11 + columns, minlength=55)
+    assert np.square(counts - 20).sum() / 20 < 108  # chi-squared of 54 degrees of freedom: once in 50,000 seeds
 
 
 def test_a_magnitude_beyond_the_table_or_a_fourth_channel_is_an_error():
