@@ -4,6 +4,10 @@ Every file ends upright (EXIF orientation) as uint8[height, width, channels] wit
 dropped, palettes are looked up, CMYK is converted, 16-bit grey is scaled to 8. Two savings exist: `rows` stops after
 the rows a crop needs (the pixels kept are those of the full decode; OpenCV reads them all), and `reduce` decodes at
 1/2, 1/4 or 1/8 of the size inside the JPEG transform (each pixel is about the mean of those it replaces).
+
+A JPEG's pixels are those of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`, to the bit. TensorFlow's default, which
+the released code of the ViT papers uses, is INTEGER_FAST: on the two photographs of the tests it is .8 levels of 255
+darker in the mean, and no number is more than 6 levels away.
 """
 
 import functools
