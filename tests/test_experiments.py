@@ -19,14 +19,20 @@ PROTOCOLS = {
     "digits/protocol.py": [""],
     "transfer/augreg_protocol.py": ["", "weights=S_16.npz,model=S/16,size=224,datasets=kitti+cifar100"],
     "transfer/protocol.py": [
-        "weights=hf:google/vit-base-patch16-224-in21k",
+        "weights=B_16.npz",
         "weights=L_16.npz,model=L/16,size=headline,datasets=imagenet2012,judges=real+v2,fewshot=",
+        "weights=H_14.npz,model=H/14,size=headline,datasets=table4+vtab,fewshot=cifar100,fewshot_size=384",
     ],
     "transfer/vtab_protocol.py": ["", "weights=runs/giant,model=g/14,pool=map"],
     "vit/protocol.py": [
         "",
         "model=H/14,data=jft,source=tfds:mine,fewshot=cifar100+dtd",
         "model=R50x1,data=jft,source=tfds:mine",
+        "model=L/16,size=headline,datasets=table4+vtab,fewshot=public",
+        "recipe=augreg,model=S/16,augment=medium1,regularise=both,weight_decay=0.03",
+        "recipe=augreg,data=imagenet21k,epochs=30,datasets=imagenet2012",
+        "recipe=plain,epochs=90,datasets=cifar10",
+        "recipe=giant,source=tfds:mine,datasets=imagenet2012+vtab",
     ],
 }
 RECIPES = {
@@ -36,7 +42,7 @@ RECIPES = {
         for target in ("digits_50", "digits_100", "digits_300", "digits_all")
         for method in ("finetune", "scratch")
     ],
-    "transfer/fewshot.py": ["", "datasets=imagenet2012,model=H/14,hidden=yes"],
+    "transfer/fewshot.py": ["", "datasets=imagenet2012,model=H/14,hidden=yes,kind=knn", "datasets=dtd,kind=probe"],
     "transfer/finetune.py": [
         "",
         "dataset=imagenet2012,model=L/16,weights=L_16.npz,size=headline,judges=real+v2",
@@ -44,7 +50,7 @@ RECIPES = {
         "dataset=kitti,model=R50x1",
     ],
     "transfer/folder.py": ["{photos}", "{photos}/train,variant=Ti/32,size=64,epochs=3", "{photos},weights=B_16.npz"],
-    "transfer/imagenet.py": ["", "model=H/14,judges=val+r+a+sketch,folders=/data"],
+    "transfer/imagenet.py": ["", "model=H/14,judges=val+r+a+sketch,folders=/data,hidden=yes"],
     "transfer/vtab.py": ["", "task=dsprites_orientation,model=L/16,weights=L_16.npz"],
     "vit/augreg.py": ["", "model=S/16,data=imagenet21k,epochs=30,augment=strong2,regularise=both,weight_decay=0.03"],
     "vit/giant.py": ["source=tfds:mine"],
@@ -64,6 +70,8 @@ STEPPED = [
     *(f"{file}:{several[0]}" for file, several in RECIPES.items() if not file.startswith(AT_HAND)),
     *(case for case in CASES if case.startswith("vit/pretrain.py:model=R")),
 ]
+# These cost six seconds and more and show little that others do not: the digits are rehearsed by the loop below.
+COSTLY = ("digits/", "transfer/folder.py:{photos}/train", "vit/plain.py", "vit/pretrain.py:model=R50+B/16")
 LOOPS = [f"{file}:{arguments}" for file, several in PROTOCOLS.items() for arguments in several]
 
 
@@ -86,6 +94,11 @@ def shared():
 
 def load(case, photos=""):
     return config.load(f"{ROOT}/{case.format(photos=photos)}")
+
+
+def affordable(cases):
+    """The cases, those that cost much for the slow tests."""
+    return [pytest.param(case, marks=pytest.mark.slow) if case.startswith(COSTLY) else case for case in cases]
 
 
 def test_every_file_is_tested_with_arguments_of_its_own():
@@ -124,13 +137,13 @@ def test_every_preprocessing_of_a_recipe_parses(case, photos):
     assert all(recipes.stages(section["preprocess"]) for section in (settings["data"], *settings["evals"].values()))
 
 
-@pytest.mark.parametrize("case", STEPPED)
+@pytest.mark.parametrize("case", affordable(STEPPED))
 def test_a_shrunk_recipe_takes_a_step_on_fake_data(case, shared):
     settings = recipes.shrink(experiment.resolve(load(case)))
     assert np.isfinite(recipes.step(settings, shared))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(AT_HAND)])
+@pytest.mark.parametrize("case", affordable(case for case in CASES if case.startswith(AT_HAND)))
 def test_a_shrunk_recipe_whose_data_is_at_hand_is_rehearsed(case, photos, shared):
     small = {**{f"model.{name}": str(value) for name, value in recipes.SMALL.items()}, "data.batch_size": "8"}
     settings = experiment.resolve(load(case, photos), small)

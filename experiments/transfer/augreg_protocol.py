@@ -13,13 +13,14 @@ Command   transformer-jax protocol --config experiments/transfer/augreg_protocol
 
 import itertools
 import pathlib
+from typing import Any
 
 import ml_collections
 
 from transformer_jax import config as configs
-from transformer_jax import paths
 
 HERE = pathlib.Path(__file__).parent
+PARTS = configs.module(HERE.parent / "parts.py")
 RATES = (0.001, 0.003, 0.01)
 # rates, steps
 TABLE_4 = {
@@ -29,32 +30,52 @@ TABLE_4 = {
     "cifar100": (RATES, (2_500, 10_000)),
     "resisc45": (RATES, (2_500, 10_000)),
 }
+VTAB = ((*RATES, 0.03), (500, 2_500))  # of every task
 
 
 def get_config(
     weights: str = "runs/pretrain",
     model: str = "B/16",
     size: str = "384",
-    pool: str = "tok",
-    datasets: str = "imagenet2012+oxford_iiit_pet+kitti+cifar100+resisc45",
+    pool: str = "",
+    datasets: str = "table4",
+    judges: str = "v2",
 ) -> ml_collections.ConfigDict:
-    """`size` is 224 or 384; `datasets` are rows of `TABLE_4`, joined by +."""
-    finetune = configs.module(HERE / "finetune.py")
-    for name in datasets.split("+"):
-        paths.one_of("datasets", name, TABLE_4)
+    """`size` is 224 or 384; `datasets` are rows of `TABLE_4` and `vtab`, joined by +. `judges` of ImageNet-1k (see
+    imagenet.py) have v2 among them in any case: it picks."""
     config = ml_collections.ConfigDict()
     config.name = f"AugReg {model} at {size}"
     config.weights = weights
     config.seeds = 3
-    config.targets = configs.module(HERE / "protocol.py").targets(
-        datasets, model, weights, size=size, pool=pool, judges="v2", validation="yes"
-    )
-    for name, target in config.targets.items():
-        rates, lengths = TABLE_4[name]
-        target.finetune_grid = tuple(
+    config.groups = configs.module(HERE / "protocol.py").groups(datasets)
+    more = dict(size=size, pool=pool, judges=judges)
+    config.targets = targets(datasets, model, weights, found=PARTS.expected(weights), **more)
+    return config
+
+
+def targets(
+    datasets: str,
+    model: str,
+    weights: str,
+    *,
+    found: Any,
+    size: str,
+    pool: str = "",
+    judges: str = "v2",
+    validation: str = "yes",
+) -> dict[str, dict]:
+    """The targets of transfer/protocol.py with the grids of AugReg."""
+    finetune, protocol = configs.module(HERE / "finetune.py"), configs.module(HERE / "protocol.py")
+    names = PARTS.rows("datasets", datasets, [*TABLE_4, "vtab"], table4=TABLE_4)
+    picked = "+".join(dict.fromkeys(["v2", *judges.split("+")])) if judges else "v2"
+    more = dict(found=found, size=size, pool=pool, judges=picked, validation=validation)
+    made = protocol.targets("+".join(names), model, weights, **more)
+    for name, target in made.items():
+        rates, lengths = VTAB if name.startswith("vtab_") else TABLE_4[name]
+        target["finetune_grid"] = tuple(
             {"schedule.base": rate, "train.total": steps, "schedule.warmup": finetune.WARMUP[steps]}
             for steps, rate in itertools.product(lengths, rates)
         )
-    if "imagenet2012" in config.targets:
-        config.targets.imagenet2012.select = "v2/top1"
-    return config
+    if "imagenet2012" in made:
+        made["imagenet2012"]["select"] = "v2/top1"
+    return made

@@ -27,6 +27,7 @@ import ml_collections
 from transformer_jax import config as configs
 from transformer_jax import paths
 
+PARTS = configs.module(pathlib.Path(__file__).parents[1] / "parts.py")
 IMAGENET = pathlib.Path(__file__).with_name("imagenet.py")
 SMALL_RATES, LARGE_RATES = (0.001, 0.003, 0.01, 0.03), (0.003, 0.01, 0.03, 0.06)
 CIFAR: dict[str, Any] = dict(
@@ -35,7 +36,8 @@ CIFAR: dict[str, Any] = dict(
 FEW: dict[str, Any] = dict(
     steps=500, rates=SMALL_RATES, train="train[:90%]", dev="train[90%:]", test="test", crop="inception"
 )
-# `rate` is big_vision's best for AugReg's B/32. `final` is what is trained on once the rate is picked.
+# `rate` and `crop` of the five rows of table 4 are big_vision's best for AugReg's B/32. `final` is what is trained on
+# once the rate is picked, where that is not `train`.
 DATASETS: dict[str, dict[str, Any]] = {
     "imagenet2012": dict(
         steps=20_000,
@@ -50,7 +52,8 @@ DATASETS: dict[str, dict[str, Any]] = {
     "cifar10": dict(CIFAR, rate="0.003"),
     "oxford_iiit_pet": dict(FEW, rate="0.003"),
     "oxford_flowers102": dict(FEW, rate="0.003"),
-    # AugReg's other two (2106.10270, table 4), with the splits VTAB has for them, whole (1910.04867)
+    # AugReg's other two (2106.10270, table 4), with the splits VTAB has for them, whole (1910.04867). Their crops,
+    # VTAB's too, and their default rate are UNVERIFIED: AugReg names neither.
     "resisc45": dict(
         steps=2_500,
         rates=SMALL_RATES[:3],
@@ -87,38 +90,56 @@ def get_config(
     size: str = "384",
     rate: str = "",
     steps: str = "",
-    pool: str = "tok",
+    pool: str = "",
     validation: str = "yes",
     judges: str = "",
 ) -> ml_collections.ConfigDict:
-    """`size` is in pixels, or `headline`. `judges` adds rows of imagenet.py, `real+v2`.
+    """`size` is in pixels, or `headline`. `judges` adds rows of imagenet.py, `real+v2`. `pool` is that of the weights
+    unless it is given; pixels are scaled as weights on this machine want them, else to -1..1.
 
     `validation=no` keeps the validation split of Flowers-102 out of the last training, 1,020 instead of 2,040 images:
     the paper does not say which, later ones quote the larger number, and big_vision takes the smaller.
     """
+    found, more = PARTS.expected(weights), dict(validation=validation, judges=judges)
+    return recipe(dataset, model, weights, found=found, size=size, rate=rate, steps=steps, pool=pool, **more)
+
+
+def recipe(
+    dataset: str,
+    model: str,
+    weights: str,
+    *,
+    found: Any,
+    size: str,
+    rate: str = "",
+    steps: str = "",
+    pool: str = "",
+    validation: str = "yes",
+    judges: str = "",
+) -> ml_collections.ConfigDict:
+    """`get_config` where what the weights want is known: `found` is of `experiment.expects`."""
     row = DATASETS[paths.one_of("dataset", dataset, DATASETS)]
     headline = size == "headline"
     if headline:
         paths.one_of("dataset of the headline", dataset, ("imagenet2012",))
         size = str(HEADLINE[paths.one_of("model of the headline", model, HEADLINE)])
-    training, judging = preprocess(row["crop"], model, int(size))
     config = experiment(
         model=model,
         weights=weights,
-        size=int(size),
+        found=found,
+        size=PARTS.number("size", size),
         pool=pool,
         data=dict(source=f"tfds:{dataset}", arguments=row.get("arguments", {})),
         split=final(dataset, validation),
         test=row["test"],
-        training=training,
-        judging=judging,
-        steps=int(steps or row["steps"]),
-        rate=float(rate or row["rate"]),
+        crop=row["crop"],
+        steps=PARTS.number("steps", steps) if steps else row["steps"],
+        rate=PARTS.number("rate", rate or row["rate"], float),
         average=POLYAK if headline else None,
     )
     config.name = f"{model.replace('/', '_')}_{dataset}_{size}"
     if judges:
-        config.evals.update(configs.module(IMAGENET).evals(judges, judging))
+        config.evals.update(configs.module(IMAGENET).evals(judges, config.evals.eval.preprocess))
     return config
 
 
@@ -130,56 +151,28 @@ def final(dataset: str, validation: str = "yes") -> str:
     return DATASETS[dataset].get("final", "train")
 
 
-def resized(size: int) -> int:
-    """To what an image is shrunk before `size` pixels are cut from its middle: 256 for 224, 448 for 384, and so on."""
-    return 256 if size == 224 else round(size * 7 / 6)
-
-
-def whole_patches(model: str, size: int) -> int:
-    """`size`, or what of it patches cover: 27 patches of H/14 are 378 of 384 pixels.
-
-    The released code leaves six pixels out at the right and the bottom; here they are three on every side.
-    """
-    patch = model.partition("/")[2]
-    return size - size % int(patch) if patch else size
-
-
-def preprocess(crop: str, model: str, size: int, *, flip: bool = True) -> tuple[str, str]:
-    """What is done to images for training and for judging."""
-    large, kept = resized(size), whole_patches(model, size)
-    training = {
-        "inception": f"inception_crop({size})",
-        "small": f"resize_small({large}) | random_crop({size})",
-        "resize": f"resize({large}) | random_crop({size})",
-        "squash": f"resize({size})",
-    }[crop]
-    judging = f"resize({size})" if crop in ("resize", "squash") else f"resize_small({large}) | central_crop({size})"
-    end = (f" | central_crop({kept})" if kept < size else "") + " | value_range(-1, 1)"
-    return f"decode | {training}{' | flip_lr' if flip else ''}{end}", f"decode | {judging}{end}"
-
-
 def experiment(
     *,
     model: str,
     weights: str,
+    found: Any,
     size: int,
     pool: str,
     data: dict[str, Any],
     split: str,
     test: str,
-    training: str,
-    judging: str,
+    crop: str,
+    flip: bool = True,
     steps: int,
     rate: float,
     average: float | None = None,
 ) -> ml_collections.ConfigDict:
-    """Fine-tuning as in table 4, of any data set; vtab.py takes it too."""
+    """Fine-tuning as in table 4, of any data set; vtab.py takes it too. `crop` is a row of `CROPS` in parts.py."""
     config = ml_collections.ConfigDict()
     config.name = "finetune"
-    if "x" in model:  # a BiT ResNet
-        config.model = dict(name="resnet", variant=model, image_size=size)
-    else:
-        config.model = dict(name="vit", variant=model, image_size=whole_patches(model, size), pool=pool)
+    config.model = PARTS.model(model, size, pool=pool)
+    kept = config.model.image_size
+    training, judging = PARTS.preprocess(crop, size, kept=kept, flip=flip, pixels=PARTS.pixels(found))
     config.data = dict(**data, split=split, preprocess=training, batch_size=512)
     config.optim = dict(name="sgd", momentum=0.9, weight_decay=0.0, clip_norm=1.0)
     config.schedule = dict(name="cosine", base=rate, warmup=WARMUP.get(steps, "10%"))

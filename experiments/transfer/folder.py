@@ -16,7 +16,9 @@ from typing import Any
 
 import ml_collections
 
-from transformer_jax import experiment
+from transformer_jax import config as configs
+
+PARTS = configs.module(pathlib.Path(__file__).parents[1] / "parts.py")
 
 
 def get_config(
@@ -26,10 +28,11 @@ def get_config(
     on the hub, `hf:org/name`; none: from scratch. `variant` and `size` are those of the weights unless they are given,
     and B/16 at 224 as long as the weights are not on this machine.
     """
-    found = experiment.expects(weights) if weights else None
+    found = PARTS.expected(weights)
+    pixels, images = size and PARTS.number("size", size), PARTS.number("batch", batch)
     model: dict[str, Any] = dict(found.model) if found else dict(name="vit", variant="B/16", image_size=224)
-    model.update({key: value for key, value in (("variant", variant), ("image_size", size and int(size))) if value})
-    scaling = found.pixels if found else "value_range(-1, 1)"
+    model.update({key: value for key, value in (("variant", variant), ("image_size", pixels)) if value})
+    scaling = PARTS.pixels(found)
     shape = model["image_size"]
     height, width = (shape, shape) if isinstance(shape, int) else shape
     decode = "decode" if model.get("channels", 3) == 3 else f"decode(channels={model['channels']})"
@@ -39,14 +42,15 @@ def get_config(
     config = ml_collections.ConfigDict()
     config.name = f"{parts.name}_{(model.get('variant') or model['name']).replace('/', '_')}"
     config.model = model
+    # Photographs are large, and are decoded no larger than their crops need: faster, not pixel by pixel the papers'.
     crop = f"{decode} | inception_crop({shape}) | flip_lr | {scaling}"
-    config.data = dict(**source, preprocess=crop, batch_size=int(batch))
+    config.data = dict(**source, preprocess=crop, batch_size=images)
     config.optim = dict(name="sgd", momentum=0.9, clip_norm=1.0, weight_decay=0.0)
     config.schedule = dict(name="cosine", base=0.003, warmup="5%")
     config.train = dict(total=f"{epochs} epochs")
     central = f"resize_small({round(height * 8 / 7)}) | central_crop({height})"
     judged = f"{decode} | {central if height == width else f'resize({height}, {width})'} | {scaling}"
-    config.evals = dict(val=dict(**source, split="val", preprocess=judged, batch_size=int(batch), every="1 epoch"))
+    config.evals = dict(val=dict(**source, split="val", preprocess=judged, batch_size=images, every="1 epoch"))
     config.checkpoint = dict(every="1 epoch", keep_best=("val/top1", "max"))
     if weights:
         config.init_from = dict(path=weights)

@@ -9,8 +9,8 @@ Data      val     the 50,000 validation images (`tfds:imagenet2012`)
 Hardware  one accelerator, minutes
 Expected  validation and ReaL at 384 x 384 (2010.11929, table 5; ours UNVERIFIED): B/16 from ImageNet-21k 83.97, 88.35;
           B/16 from JFT-300M 84.15, 88.85; H/14 from JFT-300M 88.04, 90.33
-Command   transformer-jax evaluate --config experiments/transfer/imagenet.py:model=B/16,judges=val+real
-              --checkpoint runs/b16_imagenet2012
+Command   transformer-jax evaluate --config experiments/transfer/imagenet.py:judges=val+real,weights=runs/b16
+              --checkpoint runs/b16
 """
 
 import pathlib
@@ -19,8 +19,8 @@ from typing import Any
 import ml_collections
 
 from transformer_jax import config as configs
-from transformer_jax import paths
 
+PARTS = configs.module(pathlib.Path(__file__).parents[1] / "parts.py")
 FINETUNE = pathlib.Path(__file__).with_name("finetune.py")
 SOURCES: dict[str, dict[str, Any]] = {
     "val": dict(source="tfds:imagenet2012", split="validation"),
@@ -40,8 +40,8 @@ SOURCES: dict[str, dict[str, Any]] = {
 def evals(names: str, preprocess: str, *, folders: str = ".", every: str | None = None) -> dict[str, dict[str, Any]]:
     """The evaluators of these rows of `SOURCES`, joined by +."""
     sections = {}
-    for name in names.split("+"):
-        row = SOURCES[paths.one_of("judges", name, SOURCES)]
+    for name in PARTS.rows("judges", names, SOURCES):
+        row = SOURCES[name]
         sections[name] = dict(
             row,
             source=row["source"].format(folders=folders),
@@ -53,11 +53,26 @@ def evals(names: str, preprocess: str, *, folders: str = ".", every: str | None 
 
 
 def get_config(
-    model: str = "B/16", size: str = "384", pool: str = "tok", judges: str = "val+v2+real", folders: str = "."
+    model: str = "",
+    size: str = "",
+    pool: str = "",
+    judges: str = "val+v2+real",
+    folders: str = ".",
+    weights: str = "",
+    hidden: str = "",
 ) -> ml_collections.ConfigDict:
-    """`judges` are rows of `SOURCES`, joined by +; `folders` is where those of -R, -A and -Sketch lie."""
-    config = configs.load(f"{FINETUNE}:dataset=imagenet2012,model={model},size={size},pool={pool}")
-    config.name = f"{model.replace('/', '_')}_imagenet"
-    config.evals = evals(judges, config.evals.eval.preprocess, folders=folders)
+    """`judges` are rows of `SOURCES`, joined by +; `folders` is where those of -R, -A and -Sketch lie.
+
+    `weights`, the --checkpoint, say the rest where they are on this machine; else B/16 at 384 with a class token.
+    `hidden=yes`: they have a tanh layer before the head (`pre_logits`), as those of vit/pretrain.py.
+    """
+    made, pixel_size, pixels = PARTS.judged(weights, variant=model, size=size, usual=384, pool=pool, hidden=hidden)
+    kept = made["image_size"] if isinstance(made["image_size"], int) else None
+    config = configs.load(str(FINETUNE))
+    config.name = f"{(made.get('variant') or made['name']).replace('/', '_')}_imagenet"
+    config.model = made
+    _, judging = PARTS.preprocess("small", pixel_size, kept=kept, pixels=pixels)
+    config.data.preprocess = judging
+    config.evals = evals(judges, judging, folders=folders)
     config.init_from = None
     return config

@@ -13,28 +13,18 @@ import ml_collections
 
 from transformer_jax import config as configs
 
-VTAB = pathlib.Path(__file__).with_name("vtab.py")
+HERE = pathlib.Path(__file__).parent
 
 
 def get_config(
-    weights: str = "runs/pretrain", model: str = "B/16", size: str = "384", pool: str = "tok"
+    weights: str = "runs/pretrain", model: str = "B/16", size: str = "384", pool: str = ""
 ) -> ml_collections.ConfigDict:
     """One run a task at one rate: nothing is tuned, as in the ViT paper."""
-    vtab = configs.module(VTAB)
+    vtab, found = configs.module(HERE / "vtab.py"), configs.module(HERE.parent / "parts.py").expected(weights)
     config = ml_collections.ConfigDict()
     config.name = f"{model} on VTAB-1k"
     config.weights = weights
     config.seeds = 1
-    config.groups = {group: tuple(tasks) for group, tasks in vtab.GROUPS.items()}
-    config.targets = {
-        name: dict(
-            finetune=vtab.get_config(name, model, weights, size, pool),
-            finetune_grid=(vtab.RATE,),
-            train=vtab.TRAIN,
-            dev=task.dev,
-            final=f"{vtab.TRAIN}+{task.dev}",
-            test=task.test,
-        )
-        for name, task in vtab.TASKS.items()
-    }
+    config.groups = vtab.groups()
+    config.targets = vtab.targets(model, weights, found=found, size=size, pool=pool)
     return config

@@ -4,14 +4,20 @@ Model     g/14 at 224 x 224, attention pooling, 1.0 billion parameters
 Data      JFT-3B, 29,593 classes, through your own `source=`, since it is not public
 Recipe    Adafactor with momentum in bfloat16, batch 16384, rate 8e-4 falling with the inverse square root of the step
           and to 0 in the last 50k, weight decay 0.03 and 3.0 for the head, clipping at 1, sigmoid loss
+          Positions start with a deviation of 0.02 (the ViT's own code), where big_vision takes 1/sqrt(width)
 Hardware  TPUv3, 32 images a core, so 512 cores; days not published
 Expected  UNVERIFIED: the paper gives 90.45 % on ImageNet for G/14; fine-tune with transfer/finetune.py:pool=map
 Command   transformer-jax train --config experiments/vit/giant.py:source=tfds:MINE --workdir runs/giant
 """
 
+import pathlib
+
 import ml_collections
 
+from transformer_jax import config as configs
 from transformer_jax import types
+
+PARTS = configs.module(pathlib.Path(__file__).parents[1] / "parts.py")
 
 
 def get_config(
@@ -20,13 +26,14 @@ def get_config(
     """`model` is any variant of the ViT; those of the paper's study share the recipe."""
     if not source:
         raise types.InputError("JFT-3B is not public: name images of your own, source=tfds:NAME or folder:PATH.")
+    training, judging = PARTS.preprocess("inception", 224)
     config = ml_collections.ConfigDict()
     config.name = f"{model.replace('/', '_')}_1M"
     config.model = dict(name="vit", variant=model, image_size=224, pool="map", head_bias=-10.0, remat="full")
     config.data = dict(
         source=source,
         split=train,
-        preprocess="decode | inception_crop(224) | flip_lr | value_range(-1, 1)",
+        preprocess=training,
         batch_size=16_384,
     )
     # A weak decay lets the body go far in few shots, a strong one keeps the head small (section 3.1).
@@ -43,7 +50,7 @@ def get_config(
         val=dict(
             source=source,
             split=val,
-            preprocess="decode | resize_small(256) | central_crop(224) | value_range(-1, 1)",
+            preprocess=judging,
             batch_size=1024,
             every=10_000,
         )

@@ -17,6 +17,8 @@ Expected  ImageNet top-1 after fine-tuning at 384 x 384 (tables 5 and 6); ours U
 Command   transformer-jax train --config experiments/vit/pretrain.py:model=B/16,data=imagenet21k --workdir runs/b16
           transformer-jax train --config experiments/vit/pretrain.py:model=L/16,data=jft,epochs=14,source=tfds:MINE
               --workdir runs/l16
+
+The warm-up is of 10k steps whatever the data: a small folder needs a shorter one, --config.schedule.warmup=5%.
 """
 
 import pathlib
@@ -27,6 +29,7 @@ import ml_collections
 from transformer_jax import config as configs
 from transformer_jax import paths, types
 
+PARTS = configs.module(pathlib.Path(__file__).parents[1] / "parts.py")
 FEWSHOT = pathlib.Path(__file__).parents[1] / "transfer" / "fewshot.py"
 
 
@@ -90,6 +93,7 @@ def get_config(
     if not source:
         raise types.InputError("JFT-300M is not public: name images of your own, source=tfds:NAME or folder:PATH.")
 
+    training, judging = PARTS.preprocess("inception", 224)
     config = ml_collections.ConfigDict()
     config.name = f"{model.replace('/', '_')}_{data}_{epochs}ep"
     if "x" in model:  # a BiT ResNet has no hidden layer before the head and no dropout
@@ -99,6 +103,7 @@ def get_config(
             name="vit",
             variant=model,
             image_size=224,
+            pool="tok",
             pre_logits=True,
             dropout=row.dropout,
             head_bias=examples["head_bias"],
@@ -107,7 +112,7 @@ def get_config(
     config.data = dict(
         source=source,
         split=train or examples["train"],
-        preprocess="decode | inception_crop(224) | flip_lr | value_range(-1, 1)",
+        preprocess=training,
         batch_size=4096,
     )
     # Table 3's text names clipping for ImageNet-1k alone; the released code clips everywhere.
@@ -118,7 +123,7 @@ def get_config(
         val=dict(
             source=source,
             split=val or examples["val"],
-            preprocess="decode | resize_small(256) | central_crop(224) | value_range(-1, 1)",
+            preprocess=judging,
             batch_size=1024,
             every="2%",
         )

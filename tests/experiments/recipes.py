@@ -1,12 +1,13 @@
 """Experiment files as the tests of their rows use them: resolved, traced at full size, stepped once when shrunk."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from transformer_jax import config, experiment
+from transformer_jax import config, experiment, protocol
 from transformer_jax.data import ops
 from transformer_jax.optim import schedules
 
@@ -18,6 +19,13 @@ def load(file, **arguments):
     """`load("vit/pretrain.py", model="B/16")`, resolved."""
     words = ",".join(f"{key}={value}" for key, value in arguments.items())
     return experiment.resolve(config.load(f"{ROOT / file}:{words}"))
+
+
+@functools.cache
+def closed_loop(file, **arguments):
+    """The protocol of a file, resolved."""
+    words = ",".join(f"{key}={value}" for key, value in arguments.items())
+    return protocol.resolve(config.load(f"{ROOT / file}:{words}"))
 
 
 def get(settings, *names):
@@ -44,6 +52,15 @@ def stages(text):
     return [stage.strip() for stage in text.split("|")]
 
 
+def require_table_4(settings):
+    """What all of fine-tuning has in common."""
+    assert get(settings, "optim.name", "optim.momentum", "optim.nesterov") == ("sgd", 0.9, False)
+    assert get(settings, "optim.weight_decay", "optim.clip_norm") == (0.0, 1.0)
+    assert get(settings, "data.batch_size", "schedule.name", "schedule.end") == (512, "cosine", 0.0)
+    assert get(settings, "train.loss", "train.mixup", "train.label_smoothing") == ("softmax", 0.0, 0.0)
+    assert get(settings, "init_from.head", "model.head_zero") == ("reset", True)
+
+
 def alike(settings, classes):
     """The settings with numbers made equal that change no shape and no operation: fewer programs are compiled."""
     settings = dict(
@@ -57,9 +74,13 @@ def alike(settings, classes):
     return settings
 
 
-def trace(settings, classes, shared):
-    """The program and the shapes of the metrics of a training step at full size; nothing is allocated or opened."""
-    program = experiment.without_data(alike(settings, classes), shared)
+def trace(settings, classes, shared, *, own=False):
+    """The program and the shapes of the metrics of a training step at full size; nothing is allocated or opened.
+
+    With `own` no number of the recipe is made equal to that of others.
+    """
+    made = dict(settings, model=dict(settings["model"], num_classes=classes)) if own else alike(settings, classes)
+    program = experiment.without_data(made, shared)
     if program not in _TRACED:
         size = settings["data"]["batch_size"]
         batch = {

@@ -7,6 +7,7 @@ encoded. The files are array_record, the one format of TFDS with random access t
 import fnmatch
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,16 @@ def missing(name: str, bases: Sequence[str], *, data_dir: str | None = None) -> 
     if directory is None:
         base = name.split(":")[0]
         if base.split("/")[0] in _OURS:
-            command = f"transformer-jax data prepare {base.split('/')[0]} --data-dir {root}"
+            command = f"transformer-jax data prepare {base.split('/')[0]} --data-dir {shlex.quote(str(root))}"
         else:
-            command = f"{_PREPARE} && tfds build {name} --file_format=array_record --data_dir={root}"
+            quoted, place = shlex.quote(name), shlex.quote(f"--data_dir={root}")
+            command = f"{_PREPARE} && tfds build {quoted} --file_format=array_record {place}"
         return f"tfds:{name} is not prepared under {root}. Prepare it: {command}"
     if not any(".array_record" in entry.name for entry in directory.iterdir()):
         return (
             f"tfds:{name} at {directory} holds no array_record files, which are read without TensorFlow. Convert it:"
-            f" {_PREPARE} && tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record"
+            f" {_PREPARE} && tfds convert_format {shlex.quote(f'--dataset_version_dir={directory}')}"
+            " --out_file_format=array_record"
         )
     return None
 
