@@ -1,8 +1,10 @@
 """The ridge probe equals NumPy, is seeded, and notices shuffled labels (promise 24)."""
 
+import json
 import logging
-import resource
-import time
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -153,17 +155,31 @@ def test_it_stops():
     assert evaluator(fakes.FACTOR, stop=lambda: evaluator.test.started >= 2) == {}
 
 
+IMAGENET_SIZED = """
+import json, resource, time
+import numpy as np
+from transformer_jax.evaluation import features, fewshot
+
+rng = np.random.default_rng(0)
+centres = rng.normal(size=(1000, 1024)).astype(np.float32)
+splits = []
+for n in (65_000, 10_000):
+    labels = rng.integers(1000, size=n).astype(np.int32)
+    splits.append(features.Features(centres[labels] + 4 * rng.standard_normal((n, 1024), np.float32), labels))
+start = time.perf_counter()
+(found,) = fewshot.accuracy(*splits, shots=None)
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps({"accuracy": found, "seconds": seconds, "gb": peak}))
+"""
+
+
 @pytest.mark.slow
-def test_imagenet_sized_features_take_a_minute_and_3_gb():
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(1000, 1024)).astype(np.float32)
-    splits = []
-    for n in (65_000, 10_000):
-        labels = rng.integers(1000, size=n).astype(np.int32)
-        splits.append(features.Features(centres[labels] + 4 * rng.standard_normal((n, 1024), np.float32), labels))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
-    (found,) = fewshot.accuracy(*splits, shots=None)
-    assert time.process_time() - start < 120  # a minute of two cores
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 3
-    assert found > 0.9
+def test_imagenet_sized_features_take_less_than_a_minute_and_3_gb():
+    # In a process of its own, for the high-water mark of this one is that of all tests before.
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    command = [sys.executable, "-c", IMAGENET_SIZED]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=300, env={**os.environ, **threads})
+    found = json.loads(done.stdout)
+    assert found["gb"] < 3 and found["seconds"] < 60, found
+    assert found["accuracy"] > 0.9
