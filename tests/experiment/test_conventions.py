@@ -8,7 +8,7 @@ import pytest
 from tests.experiment import small
 from tests.transfer import hub_cache
 from transformer_jax import config, experiment, types
-from transformer_jax.experiment import run, sections, setup, weights
+from transformer_jax.experiment import agreement, changes, sections, setup, weights
 from transformer_jax.training import storage
 from transformer_jax.transfer import convert, formats
 
@@ -49,7 +49,7 @@ def test_a_fine_tuning_run_follows_its_weights_and_saves_what_it_followed(erf, t
 
 def test_an_own_choice_is_kept_with_one_line(erf, shared, caplog):
     own = small.tiny(**{"init_from.path": str(erf), "model.activation": "gelu_tanh"})
-    setup._warn.cache_clear()
+    agreement.warn.cache_clear()
     for _ in range(2):
         model = setup.prepare(own, shared).settings["model"]
         assert (model["activation"], model["norm_epsilon"]) == ("gelu_tanh", 1e-12)
@@ -84,7 +84,7 @@ def test_a_run_continues_although_its_conventions_were_open_or_unknown_then(tmp_
     assert model_of_checkpoint(tmp_path, 3)["activation"] == "gelu_erf"
     older = config.plain(experiment.resolve(small.get_config()))
     del older["model"]["norm_epsilon"], older["model"]["activation"]  # of a version that did not know them
-    model = run._as_now(older)["model"]
+    model = changes._as_now(older)["model"]
     assert (model["activation"], model["norm_epsilon"]) == ("gelu_tanh", 1e-6)
 
 

@@ -144,13 +144,13 @@ def _judged(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _settings(source: convert.Source, preprocess: str | None) -> dict[str, Any]:
     """The saved experiment, or around the model of other weights one that is only asked for it."""
-    if source.meta.get("config"):
-        return sections.restore(source.meta["config"])
     if "head/kernel" not in source.params:
         raise types.InputError(
             f"predict needs a classifier: {source.title} has no head. Fine-tune it on your classes first:"
             " experiments/transfer/own_images.md shows how."
         )
+    if source.meta.get("config"):
+        return sections.restore(source.meta["config"])
     model, config = _model(source)
     scaling = pixels(normalization(source))
     data = dict(source="folder:.", preprocess=preprocess or published(config, scaling))
@@ -173,14 +173,9 @@ def _model(source: convert.Source) -> tuple[dict[str, Any], Any]:
 
 
 def _whole(source: convert.Source, program: programs.Program) -> types.FlatTree:
-    """The parameters of the program, all of them from the source."""
-    found = weights.fit(source, program, layers(program.model), head="keep")
-    if found.report.missing:
-        raise types.InputError(
-            f"Every parameter of a model that predicts must be in the file: {source.title} has no"
-            f" {', '.join(found.report.missing)}."
-        )
-    return found.params
+    """The parameters of the program, all of them from the source, as they are."""
+    remedy = " The model saved or configured beside them is another: put the right config.json there."
+    return weights.whole(source, program, layers(program.model), remedy=remedy)
 
 
 def layers(model: programs.functional.Functional) -> types.FlatTree:

@@ -108,8 +108,8 @@ class InitFrom:
 SECTIONS = {"data": Data, "train": Train, "parallel": Parallel, "checkpoint": Checkpoint, "init_from": InitFrom}
 Fields = dict[str, config.Field]
 CONVENTIONS = (
-    *("activation", "norm_epsilon", "pool_norm", "position"),
-    *("stem_epsilon", "stem_epsilon_of", "stem_norm_epsilon"),
+    *("activation", "norm_placement", "norm_epsilon", "position", "pool", "pool_norm", "class_token"),
+    *("stem_epsilon", "stem_epsilon_of", "stem_norm_epsilon", "epsilon", "epsilon_of"),
 )
 """Settings of a model that come with its weights, like the classes with the data: `None` until `settled`."""
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 import math
 import operator
 from collections.abc import Mapping
@@ -15,15 +14,12 @@ import numpy as np
 from transformer_jax import types
 from transformer_jax.data import loading, ops, pipeline
 from transformer_jax.evaluation import outputs, predictions
-from transformer_jax.experiment import checks, evals, judges, sections, weights
+from transformer_jax.experiment import agreement, checks, evals, judges, sections, weights
 from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.optim import optimizers, schedules
 from transformer_jax.parallel import devices
 from transformer_jax.training import evaluator, state
-from transformer_jax.transfer import convert
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +58,9 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     data = shared.train_pipeline(settings)
     settings = _with_classes(settings, data.num_classes)
     section = settings["init_from"]
-    settings = _with_conventions(settings, None if section is None else shared.weights(section["path"]))
+    settings = (
+        sections.settled(settings) if section is None else agreement.begun(settings, shared.weights(section["path"]))
+    )
     checks.best(settings["checkpoint"]["keep_best"], settings["evals"], data.num_classes)
     program = shared.program(settings, data.pixel_range)
     program.check(data, "data")
@@ -112,27 +110,6 @@ def _with_classes(settings: Mapping[str, Any], found: int) -> Mapping[str, Any]:
     return dict(settings, model=dict(settings["model"], num_classes=found))
 
 
-def _with_conventions(settings: Mapping[str, Any], source: convert.Source | None) -> Mapping[str, Any]:
-    """The settings with the conventions of the weights, such as the kind of GELU, where the model names none."""
-    if source is None:
-        return sections.settled(settings)
-    known = weights.conventions(source)
-    for key in sections.CONVENTIONS:
-        ours, theirs = settings["model"].get(key), known.get(key)
-        if ours is not None and theirs is not None and ours != theirs:
-            _warn(
-                f"config.model.{key}={ours!r} is kept, though the weights of {source.name} were trained with"
-                f" {theirs!r}. Leave it out to follow them."
-            )
-    return sections.settled(settings, known)
-
-
-@functools.cache
-def _warn(message: str) -> None:
-    """Once a process: a protocol prepares the same experiment many times."""
-    _log.warning(message)
-
-
 def summary(setup: Setup) -> str:
     """Parameters by treatment, and the size of the run."""
     program, count = setup.program, sum(np.prod(p.shape) for p in jax.tree.leaves(setup.program.model.abstract))
@@ -160,14 +137,14 @@ def judged(
         raise types.InputError("There must be something to evaluate: config.evals is empty. Name an evaluator.")
     checks.evals(settings["evals"])
     sharing.preflight(sharing.missing(settings, train=False) + weights.missing(path, "--checkpoint"))
-    settings = _with_conventions(settings, shared.weights(path))
+    settings = agreement.judged(settings, shared.weights(path), path)
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
     headed = [section for kind in evals.HEADED for section in settings["evals"].values() if section["kind"] == kind]
     whole = [section for section in headed if not section.get("subset")]
     if whole:
         names = shared.source(whole[0], whole[0]["split"]).class_names
     else:
-        names = shared.weights(path).meta.get("class_names") if headed else None
+        names = weights.class_names(shared.weights(path)) if headed else None
     classes = len(names) if names else settings["model"]["num_classes"] or 1
     return shared.program(_with_classes(settings, classes), plan.pixel_range), tuple(names) if names else None
 

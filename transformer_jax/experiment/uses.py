@@ -10,13 +10,17 @@ import jax
 import numpy as np
 
 from transformer_jax import config, types
+from transformer_jax.data import imagenet
 from transformer_jax.evaluation import features, intervals, predictions
 from transformer_jax.evaluation import probe as probes
-from transformer_jax.experiment import judges, weights
+from transformer_jax.experiment import agreement, judges, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
 from transformer_jax.training import preemption
-from transformer_jax.transfer import report
+from transformer_jax.transfer import convert
+
+_RULE = "Weights are judged as they were trained"
+_REMEDY = " Evaluate the model and the image size of its training, or fine-tune first."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,19 +74,14 @@ def judge(
     with preemption.listen() as stop:
         program, ours = setups.judged(settings, path, shared)
         source = shared.weights(path)
-        theirs = source.meta.get("class_names")
+        _require_same_classes(source, ours, path)
+        theirs = weights.class_names(source)
+        names = theirs if ours is None or imagenet.numbered(ours) else ours
         keep = {name: functools.partial(rows.__setitem__, name) for name in settings["evals"]}
-        made = judges.build(settings["evals"], program, shared, class_names=theirs or ours, keep=keep)
-        if ours is not None and theirs is not None and list(theirs) != list(ours):
-            raise types.InputError(
-                f"A classifier is judged on the classes it was trained on: {path} knows {_some(theirs)}, the data has"
-                f" {_some(ours)}. Name the data set it was trained on, or fine-tune it on this one first."
-            )
+        made = judges.build(settings["evals"], program, shared, class_names=names, keep=keep)
         fresh = program.neutral(program.init(jax.random.key(0)).params)
-        found = weights.fit(source, program, fresh, head="reset" if ours is None else "keep")
-        unread = [name for name in source.params if name not in fresh]
-        _require_unchanged(found.report, unread, path, head=ours is not None)
-        params = program.place(found.params)
+        found = weights.whole(source, program, fresh, head=ours is not None, rule=_RULE, remedy=_REMEDY)
+        params = program.place(found)
         scores: dict[str, float] = {}
         for item in made:
             result = item(params, stop=stop)
@@ -93,25 +92,24 @@ def judge(
         return Judgement(scores, rows)
 
 
-def _require_unchanged(found: report.Report, unread: Sequence[str], path: str, *, head: bool) -> None:
-    """`InputError` unless weights are judged as they are: nothing resized, nothing left at its random start, no
-    parameter left out (`unread`). Without `head` it does not matter what became of the head."""
-    missing, unread = (
-        [name for name in names if head or not name.startswith(("head/", "head_dist/"))]
-        for names in (found.missing, unread)
-    )
-    what = [f"{name}: {how}" for name, how in found.resized.items()]
-    what += [f"{name} is not there" for name in missing] + [f"{name} would not be used" for name in unread]
-    if what:
-        hidden = " model.pre_logits=True builds the hidden layer before the head." if _hidden(unread) else ""
+def _require_same_classes(source: convert.Source, ours: Sequence[str] | None, path: str) -> None:
+    """`InputError` when the classes of the head are known to be others than those of the data, or in another order.
+
+    Names that came with published weights are words of their own: where they differ a class is told by its place.
+    """
+    theirs = weights.class_names(source)
+    if ours is None or theirs is None or theirs == tuple(ours) or imagenet.numbered(ours) or imagenet.numbered(theirs):
+        return
+    written = source.meta.get("class_names") or theirs
+    if weights.trained_here(source) or sorted(ours) in (sorted(theirs), sorted(written)):
         raise types.InputError(
-            f"Weights are judged as they were trained: {path} does not fit this model as it is ({'; '.join(what[:8])})."
-            f" Evaluate the model and the image size of its training, or fine-tune first.{hidden}"
+            f"A classifier is judged on the classes it was trained on: {path} knows {_some(theirs)}, the data has"
+            f" {_some(ours)}. Name the data set it was trained on, or fine-tune it on this one first."
         )
-
-
-def _hidden(names: Sequence[str]) -> bool:
-    return any(name.startswith("pre_logits/") for name in names)
+    agreement.warn(
+        f"The classes of {path}, {_some(written)}, are taken for those of the data, {_some(ours)}, one by one in their"
+        " order: the names do not tell."
+    )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -124,17 +122,17 @@ def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = Non
     setup = setups.prepare(settings, shared)
     setups.evaluations(setup, shared)
     program, section = setup.program, settings["init_from"]
-    begun = program.init(jax.random.key(settings["seed"]))
+    begun, told = program.init(jax.random.key(settings["seed"])), ""
     if section is not None:
         source, fresh = shared.weights(section["path"]), program.neutral(begun.params)
         how = {word: section[word] for word in ("head", "position", "patch")}
-        weights.fit(source, program, fresh, **how)
+        told = weights.fit(source, program, fresh, classes=setup.data.class_names, **how).report.text() + "\n"
     batch = program.jit.put(program.fake_batch(setup.batch_size, label_shape=setup.data.label_shape))
     _, metrics = program.step(begun, batch, program.jit.scalar(setup.schedule(1)))
     loss = float(metrics["loss"])
     if not np.isfinite(loss):
         raise types.InputError(f"One step on random pixels gave a loss of {loss}: lower the learning rate.")
-    return f"{config.text(setup.settings)}\n{setups.summary(setup)}\none step on fake data: loss {loss:.4f}"
+    return f"{config.text(setup.settings)}\n{setups.summary(setup)}\n{told}one step on fake data: loss {loss:.4f}"
 
 
 def probe(
