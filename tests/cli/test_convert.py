@@ -4,13 +4,15 @@ import functools
 import re
 
 import jax
+import ml_collections
+import ml_dtypes
 import numpy as np
 import pytest
 
 from tests.transfer import fakes, hub_cache
-from transformer_jax import config, experiment, paths
+from transformer_jax import config, experiment, paths, types
 from transformer_jax.cli import main
-from transformer_jax.experiment import weights
+from transformer_jax.experiment import predictor, sections, weights
 from transformer_jax.models import functional
 from transformer_jax.training import checkpoint
 from transformer_jax.transfer import convert, export, formats, surgery
@@ -46,6 +48,66 @@ def test_a_file_that_went_through_every_format_is_the_same_bit_for_bit(way, goog
         assert array.dtype == after[name].dtype
         np.testing.assert_array_equal(array, after[name], err_msg=name)
     assert convert.load(here).conventions["activation"] == "gelu_tanh"
+
+
+def test_what_came_from_big_vision_goes_back_to_the_same_file(tmp_path, capsys):
+    """Blocks in one array, a wrapper around every name, bfloat16 as two bytes: 38 names, and 38 again."""
+    arrays = fakes.big_vision(stacked=True, wrapper="params/img/")
+    formats.write_npz(tmp_path / "x.npz", {name: leaf.astype(ml_dtypes.bfloat16) for name, leaf in arrays.items()})
+    here = tmp_path / "x.npz"
+    for name, to in (("timm", "timm"), ("orbax", "orbax"), ("y.npz", "npz"), ("linen.npz", "google")):
+        assert run(here, tmp_path / name, "--to", to) == (2 if to == "google" else 0)
+        here = tmp_path / name
+    told = capsys.readouterr()
+    assert "layout google cannot compute pool='map'" in told.err
+    assert "params/img/Transformer/encoderblock/MlpBlock_0/Dense_0/bias  <-  blocks/{0-1}/mlp/up/bias" in told.out
+    before, after = (formats.read(tmp_path / name).arrays for name in ("x.npz", "y.npz"))
+    assert before.keys() == after.keys() and all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+@pytest.mark.parametrize("to", ["timm", "hf"])
+def test_a_folder_is_read_as_the_file_in_it(to, google, tmp_path, capsys):
+    folder = tmp_path / "vit_v1.5"  # no ending of a file
+    assert run(google, folder, "--to", to) == 0
+    assert (folder / "model.safetensors").is_file()
+    assert weights.load(folder).sha256 == formats.sha256(folder / "model.safetensors") and not weights.missing(
+        str(folder)
+    )
+    assert main.main(["inspect", str(folder)]) == 0
+    assert f"safetensors, {weights.load(folder).layout} names" in capsys.readouterr().out
+    assert run(folder, tmp_path / "back.npz", "--to", "npz") == 0
+    np.testing.assert_array_equal(formats.read(tmp_path / "back.npz").arrays["cls"], formats.read(google).arrays["cls"])
+    (folder / "checkpoints").mkdir()
+    with pytest.raises(types.InputError, match="A checkpoint is a run directory"):
+        weights.load(folder)
+
+
+def test_words_that_are_no_format_or_head_are_refused(google, tmp_path, capsys):
+    assert run(google, tmp_path / "x", "--to", "tim") == 2
+    assert "--to must be one of npz, timm, hf, safetensors, orbax, google" in capsys.readouterr().err
+    assert run(google, tmp_path / "x", "--to", "timm", "--head", "lose") == 2
+    assert "--head must be one of keep, drop" in capsys.readouterr().err
+
+
+def test_a_sigmoid_classifier_at_another_size_stays_one(tmp_path, capsys):
+    """Of its experiment only the preprocessing is for other images; what the logits mean is not."""
+    flat = convert.load(save_google(tmp_path)).params
+    model = convert.model_of(convert.load(tmp_path / "g.npz"))
+    digits = dict(source="digits", preprocess="resize(12) | value_range(0, 1)", batch_size=8)
+    recipe = dict(name="x", model=dict(model), data=digits, optim=dict(name="sgd"))
+    recipe |= dict(schedule=dict(name="constant", base=0.1), train=dict(total=1, loss="sigmoid"))
+    settings = sections.settled(sections.resolve(ml_collections.ConfigDict(recipe)))
+    checkpoint.save_params(tmp_path / "run", flat, {"config": config.plain(settings)})
+    here = tmp_path / "run"
+    for name, to, size in (("a.safetensors", "safetensors", 20), ("timm", "timm", 16), ("b.npz", "npz", 12)):
+        assert run(here, tmp_path / name, "--to", to, "--image-size", size) == 0
+        here = tmp_path / name
+        assert weights.load(here).meta["loss"] == "sigmoid"
+        found = predictor.Predictor(str(here))
+        np.testing.assert_allclose(found.probabilities(np.zeros((1, 5))), 0.5)
+        assert "value_range(0, 1)" in found.preprocess
+    told = capsys.readouterr().out
+    assert "prepare  that of the experiment was for other images; predict now takes the usual: decode | resize" in told
 
 
 def test_every_array_is_in_the_report_with_its_new_name(google, tmp_path, capsys):

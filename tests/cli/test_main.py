@@ -95,3 +95,19 @@ def test_ctrl_c_before_there_is_anything_to_save_is_one_line_and_exit_130(monkey
     monkeypatch.setattr(train_verb, "run", interrupted)
     assert main.main(["train", "--config", "x.py", "--workdir", "w"]) == 130
     assert capsys.readouterr().err == "transformer-jax train: stopped.\n"
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """`inspect --known | head -1`: the reader is gone before the table is written."""
+    command = [sys.executable, "-m", "transformer_jax", "inspect", "--known"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == ""
+    assert child.returncode == main.READER_GONE
+
+
+def test_another_pipe_that_breaks_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(train_verb, "run", lambda arguments: (_ for _ in ()).throw(BrokenPipeError("a worker")))
+    with pytest.raises(BrokenPipeError, match="a worker"):
+        main.main(["train", "--config", "x.py", "--workdir", "w"])

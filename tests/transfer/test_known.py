@@ -47,6 +47,11 @@ def test_a_missing_file_that_is_public_says_where_it_lies(tmp_path):
         formats.sniff(tmp_path / "ViT-B_16.npz")
 
 
+def test_the_address_of_a_public_file_is_answered_with_its_size_and_a_command_without_a_login():
+    with pytest.raises(types.InputError, match=r"is not one\. B_16-i21k.* \(391 MiB\)\. Get it with: curl -fLO https"):
+        formats.sniff(f"gs://vit_models/augreg/{B16}.npz")
+
+
 def test_a_file_is_recognised_by_its_name_and_size_or_its_checksum(monkeypatch):
     model = known.recognise(f"somewhere/{B16}.npz", None)
     assert model is not None and model.variant == "B/16" and model.classes == 21843

@@ -5,6 +5,8 @@ Nothing heavy is imported before the verb is known, so that `--help` answers at 
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -22,7 +24,7 @@ VERBS = {
     "doctor": "check versions, devices and a few operations; made to be pasted into a report",
 }
 OVERRIDE = "--config."
-BAD_INPUT, PREEMPTED, INTERRUPTED = 2, 143, 130
+BAD_INPUT, PREEMPTED, INTERRUPTED, READER_GONE = 2, 143, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +79,13 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int
     verb = importlib.import_module(f"transformer_jax.cli.{arguments.verb}")
     arguments.overrides = overrides
     try:
-        return verb.run(arguments) or 0
+        code = verb.run(arguments) or 0
+        sys.stdout.flush()  # a reader that has gone shows here, and not while Python ends
+        return code
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return READER_GONE
     except types.InputError as error:
         print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -90,6 +98,20 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int
     except failures.Diverged as error:
         print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
         return 1
+
+
+def _reader_has_gone() -> bool:
+    """Whether it is the output that nobody reads any more (`| head`); then nothing more is said there."""
+    try:
+        output = sys.stdout.fileno()
+        poller = select.poll()
+        poller.register(output, select.POLLOUT)
+        gone = any(event & select.POLLERR for _, event in poller.poll(0))
+    except (AttributeError, OSError, ValueError):  # no such thing as poll, or no file behind the output
+        return False
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def _settings(source: convert.Source, preprocess: str | None) -> dict[str, Any]:
         data=dict(data, batch_size=1),
         optim=dict(name="sgd"),
         schedule=dict(name="constant", base=0.0),
-        train=dict(total=1),
+        train=dict(total=1, loss=source.meta.get("loss") or "softmax"),
     )
     return sections.resolve(ml_collections.ConfigDict(recipe))
 

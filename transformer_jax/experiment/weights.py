@@ -10,7 +10,7 @@ from transformer_jax import types
 from transformer_jax.data import imagenet
 from transformer_jax.experiment import program, sections
 from transformer_jax.training import checkpoint
-from transformer_jax.transfer import convert, layouts, sniffing
+from transformer_jax.transfer import companions, convert, layouts, sniffing
 
 _ROOTS = ("params/", "average/")
 
@@ -30,9 +30,9 @@ def load(path: str | os.PathLike[str]) -> convert.Source:
 
     Of a run that kept a Polyak average, the average: it is what was evaluated.
     """
-    here = Path(path).expanduser()
+    here = sniffing.local(os.fspath(path))
     if not here.is_dir():
-        return convert.load(here)
+        return convert.load(Path(path))
     return of_checkpoint(*checkpoint.load_leaves(here, keep=lambda name: name.startswith(_ROOTS)), here)
 
 
@@ -48,7 +48,7 @@ def of_checkpoint(leaves: types.FlatTree, meta: Mapping[str, Any], path: Path) -
 def conventions(source: convert.Source) -> dict[str, Any]:
     """What the weights imply of their model beyond shapes, under names of its config: the experiment saved beside them
     knows it, else their layout and the files beside them."""
-    saved = _model(source)
+    saved = companions.saved(source.meta)
     if not saved and source.layout in layouts.LAYOUTS and "embedding/kernel" in source.params:
         return {**source.conventions, **_pooling(source)}
     return {
@@ -142,8 +142,3 @@ def whole(
 
 def _headed(name: str) -> bool:
     return name.startswith(("head/", "head_dist/"))
-
-
-def _model(source: convert.Source) -> Mapping[str, Any]:
-    """The model saved beside the weights, alone or within its experiment; empty when there is none."""
-    return (source.meta.get("config") or {}).get("model") or source.meta.get("model") or {}

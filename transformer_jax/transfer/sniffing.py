@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from transformer_jax import types
-from transformer_jax.transfer import hub, known
+from transformer_jax.transfer import companions, hub, known
 
 _HEAD = 4096  # bytes; error pages and pointers say all in less
 _READABLE = "A checkpoint is a .npz, a .safetensors or an Orbax directory"
@@ -46,8 +46,8 @@ def sniff(path: str | Path) -> str:
 
 
 def local(path: str | Path) -> Path:
-    """The local path, `~` expanded, and names of the hub resolved (`hub.fetch`). `InputError` when it is the address of
-    a bucket, or nothing is there."""
+    """The local path, `~` expanded, names of the hub resolved (`hub.fetch`), and a folder as libraries save weights as
+    the file in it. `InputError` when it is the address of a bucket, or nothing is there."""
     if hub.is_name(path):
         return hub.fetch(str(path))
     address = re.match(r"(gs|s3|https?):/+(.*)", str(path))  # Path() would fold the two slashes into one
@@ -58,14 +58,22 @@ def local(path: str | Path) -> Path:
             "s3": f"aws s3 cp s3://{rest} .",
         }.get(scheme, f"curl -fLO {scheme}://{rest}")
         raise types.InputError(
-            f"Weights are read from local files: {scheme}://{rest} is not one. Get it with: {command}"
+            f"Weights are read from local files: {scheme}://{rest} is not one."
+            + (known.hint(f"{scheme}://{rest}") or f" Get it with: {command}")
         )
     found = Path(path).expanduser()
     if not found.exists():
         beside = sorted(p.name for p in found.parent.iterdir())[:10] if found.parent.is_dir() else None
         hint = f"{str(found.parent)!r} holds {beside}" if beside is not None else f"there is no {str(found.parent)!r}"
         raise types.InputError(f"A checkpoint must exist: nothing at {str(found)!r}; {hint}.{known.hint(found)}")
-    return found
+    return _inside(found)
+
+
+def _inside(found: Path) -> Path:
+    """The weights in a folder that holds them and no checkpoints of ours; else the path itself."""
+    file = found / companions.MODEL_FILE
+    ours = any((found / name).exists() for name in ("checkpoints", "meta"))
+    return file if found.is_dir() and file.is_file() and not ours else found
 
 
 def looks_like_safetensors(head: bytes) -> bool:
