@@ -6,7 +6,7 @@ import pytest
 
 from transformer_jax import paths, types
 from transformer_jax.models import functional
-from transformer_jax.transfer import formats, hub, known
+from transformer_jax.transfer import formats, hub, known, published
 
 B16 = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 
@@ -14,7 +14,11 @@ B16 = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 def test_addresses_are_unique_and_parse():
     assert len({model.source for model in known.MODELS}) == len(known.MODELS)
     for model in known.MODELS:
-        assert hub.parse(model.source) if model.on_hub else model.source.startswith(("gs://vit_models/", "gs://bit_"))
+        assert (
+            hub.parse(model.source)
+            if model.on_hub
+            else model.source.startswith(("gs://vit_models/", "gs://bit_models/", "gs://big_vision/"))
+        )
 
 
 @pytest.mark.parametrize("model", [m for m in known.MODELS if m.mib and m.parameters], ids=lambda m: m.name)
@@ -23,7 +27,7 @@ def test_the_size_of_a_file_is_that_of_its_parameters_in_float32(model):
     assert model.mib == pytest.approx(model.parameters * 4 / 2**20, abs=1.1)
 
 
-@pytest.mark.parametrize("model", [m for m in known.MODELS if m.layout != "bit"], ids=lambda m: m.source)
+@pytest.mark.parametrize("model", [m for m in known.MODELS if m.parameters], ids=lambda m: m.source)
 def test_parameters_are_those_of_our_model(model):
     built = functional.from_family(
         "vit",
@@ -31,11 +35,36 @@ def test_parameters_are_those_of_our_model(model):
         image_size=model.image_size,
         num_classes=model.classes or 1,
         distilled="distilled" in model.name,
-        pre_logits="imagenet21k/" in model.source or model.name.endswith("vit-base-patch16-224-in21k"),
+        pre_logits="imagenet21k/" in model.source or (model.layout == "huggingface" and "-in21k" in model.name),
     )
     flat = paths.flatten(built.abstract)
     counted = {path: leaf for path, leaf in flat.items() if model.classes or not path.startswith("head/")}
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(counted)) == model.parameters
+
+
+def test_a_checksum_belongs_to_one_file_of_the_hub():
+    stated = [model for model in known.MODELS if model.sha256]
+    assert {f"hf:{name}" for name in published.SHA256} == {model.source for model in stated}
+    assert len({model.sha256 for model in stated}) == len(stated)
+    assert all(len(model.sha256 or "") == 64 and int(model.sha256 or "", 16) for model in stated)
+    for model in stated:
+        assert known.recognise("renamed.safetensors", model.sha256) is model
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "layout", "classes"),
+    [
+        ("R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_224.npz",
+         "R+Ti/16", "google", 1000),
+        ("B_16-i1k-300ep-lr_0.001-aug_strong2-wd_0.1-do_0.1-sd_0.1--imagenet2012-steps_20k-lr_0.01-res_384.npz",
+         "B/16", "google", 1000),
+        ("webli_en_b16_224_63724782.npz", "B/16", "big_vision", 0),
+        ("hf:timm/deit_small_distilled_patch16_224.fb_in1k", "S/16", "timm", 1000),
+    ],
+)  # fmt: skip
+def test_files_beyond_the_recommended_are_known(name, variant, layout, classes):
+    model = known.recognise(name, None)
+    assert model is not None and (model.variant, model.layout, model.classes) == (variant, layout, classes)
 
 
 def test_a_missing_file_that_is_public_says_where_it_lies(tmp_path):

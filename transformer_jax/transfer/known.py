@@ -1,16 +1,16 @@
 """Public weights that are read here: where each lies, in which layout, how large it is.
 
-Facts with their source: names and MiB of Google's files from the README of google-research/vision_transformer (c6de1e5)
-and of google-research/big_transfer; names of timm's from timm 1.0 (`vision_transformer.py`); MiB of hub files from the
-listings of their pages, as is what revision of a repository has a .safetensors. `None` is what none of these say: no
-publisher states a sha256. Parameters are counted from the tables of vit_protocol and checkpoint_layouts 3.1.
+The facts and their sources are in `published`. `None` is what no publisher says; a sha256 is stated by Hugging Face
+alone, and here are those whose page was seen. Parameters are counted from the tables of vit_protocol and
+checkpoint_layouts 3.1.
 """
 
-from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-I1K, I21K = 1000, 21843
+from transformer_jax.transfer import published
+
+I1K, I21K = published.I1K, published.I21K
 
 
 class Model(NamedTuple):
@@ -81,87 +81,6 @@ def parameters(
     return body.parameters + more * body.width + hidden + head + (2 * body.width if distilled else 0)
 
 
-# README of google-research/vision_transformer: the recommended file of each size, its MiB, the rate of its fine-tuning
-_AUGREG: Mapping[str, tuple[str, int | None, str | None]] = {
-    "Ti/16": ("Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", 37, "0.03"),
-    "S/32": ("S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0", 118, "0.01"),
-    "S/16": ("S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0", 115, "0.03"),
-    "B/32": ("B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0", 398, "0.01"),
-    "B/16": ("B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0", 391, "0.03"),
-    "B/8": ("B_8-i21k-300ep-lr_0.001-aug_medium2-wd_0.1-do_0.0-sd_0.0", None, None),
-    "L/16": ("L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0", 1243, "0.01"),
-    "R50+L/32": ("R50_L_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1", 1337, "0.01"),
-    "R26+S/32": ("R26_S_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0", 170, "0.01"),
-    "R+Ti/16": ("R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", 40, "0.03"),
-}
-# The files of the ViT paper: pretrained with pre_logits; fine-tuned at 384 pixels, two also at 224.
-_PAPER = ("ViT-B_16", "ViT-B_32", "ViT-L_16", "ViT-L_32", "ViT-H_14", "R50+ViT-B_16")
-_PAPER_FINETUNED = {
-    "ViT-B_16": 384,
-    "ViT-B_16-224": 224,
-    "ViT-B_32": 384,
-    "ViT-L_16": 384,
-    "ViT-L_16-224": 224,
-    "ViT-L_32": 384,
-}
-# Trained on ImageNet-1k with SAM (2106.01548).
-_SAM = ("ViT-S_16", "ViT-B_32", "ViT-B_16", "ViT-L_32", "ViT-L_16")
-_BIT = ("R50x1", "R50x3", "R101x1", "R101x3", "R152x2", "R152x4")
-# repository and revision, variant, classes, image size, MiB; with pre_logits or distilled as said
-_HUGGING_FACE = (
-    ("google/vit-base-patch16-224", "B/16", I1K, 224, 330, ""),
-    ("google/vit-base-patch16-224-in21k", "B/16", 0, 224, 330, "pre_logits"),
-    ("google/vit-base-patch16-384", "B/16", I1K, 384, 331, ""),
-    ("google/vit-base-patch32-384", "B/32", I1K, 384, 337, ""),
-    ("facebook/deit-tiny-patch16-224@refs/pr/3", "Ti/16", I1K, 224, 22, ""),
-    ("facebook/deit-small-patch16-224@refs/pr/4", "S/16", I1K, 224, 84, ""),
-    ("facebook/deit-base-patch16-224@refs/pr/3", "B/16", I1K, 224, 330, ""),
-    ("facebook/deit-tiny-distilled-patch16-224@refs/pr/3", "Ti/16", I1K, 224, 23, "distilled"),
-    ("facebook/deit-base-distilled-patch16-224@refs/pr/2", "B/16", I1K, 224, 333, "distilled"),
-    ("facebook/deit-base-distilled-patch16-384", "B/16", I1K, 384, 335, "distilled"),
-)
-# name and tag, variant, classes, MiB; the image size is in the name
-_TIMM = (
-    ("vit_tiny_patch16_224.augreg_in21k", "Ti/16", I21K, 37),
-    ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "Ti/16", I1K, 22),
-    ("vit_tiny_patch16_384.augreg_in21k_ft_in1k", "Ti/16", I1K, None),
-    ("vit_small_patch32_224.augreg_in21k", "S/32", I21K, None),
-    ("vit_small_patch32_224.augreg_in21k_ft_in1k", "S/32", I1K, None),
-    ("vit_small_patch32_384.augreg_in21k_ft_in1k", "S/32", I1K, None),
-    ("vit_small_patch16_224.augreg_in21k", "S/16", I21K, None),
-    ("vit_small_patch16_224.augreg_in21k_ft_in1k", "S/16", I1K, None),
-    ("vit_small_patch16_384.augreg_in21k_ft_in1k", "S/16", I1K, None),
-    ("vit_small_patch16_224.augreg_in1k", "S/16", I1K, None),
-    ("vit_small_patch16_384.augreg_in1k", "S/16", I1K, None),
-    ("vit_base_patch32_224.augreg_in21k", "B/32", I21K, 398),
-    ("vit_base_patch32_224.augreg_in21k_ft_in1k", "B/32", I1K, None),
-    ("vit_base_patch32_384.augreg_in21k_ft_in1k", "B/32", I1K, None),
-    ("vit_base_patch32_224.augreg_in1k", "B/32", I1K, 337),
-    ("vit_base_patch32_384.augreg_in1k", "B/32", I1K, None),
-    ("vit_base_patch16_224.augreg_in21k", "B/16", I21K, 391),
-    ("vit_base_patch16_224.augreg_in21k_ft_in1k", "B/16", I1K, 330),
-    ("vit_base_patch16_384.augreg_in21k_ft_in1k", "B/16", I1K, None),
-    ("vit_base_patch16_224.augreg2_in21k_ft_in1k", "B/16", I1K, 330),
-    ("vit_base_patch16_224.augreg_in1k", "B/16", I1K, None),
-    ("vit_base_patch16_384.augreg_in1k", "B/16", I1K, None),
-    ("vit_base_patch8_224.augreg_in21k", "B/8", I21K, None),
-    ("vit_base_patch8_224.augreg_in21k_ft_in1k", "B/8", I1K, 330),
-    ("vit_base_patch8_224.augreg2_in21k_ft_in1k", "B/8", I1K, 330),
-    ("vit_large_patch16_224.augreg_in21k", "L/16", I21K, None),
-    ("vit_large_patch16_224.augreg_in21k_ft_in1k", "L/16", I1K, None),
-    ("vit_large_patch16_384.augreg_in21k_ft_in1k", "L/16", I1K, None),
-    ("vit_tiny_r_s16_p8_224.augreg_in21k", "R+Ti/16", I21K, None),
-    ("vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k", "R+Ti/16", I1K, None),
-    ("vit_tiny_r_s16_p8_384.augreg_in21k_ft_in1k", "R+Ti/16", I1K, None),
-    ("vit_small_r26_s32_224.augreg_in21k", "R26+S/32", I21K, None),
-    ("vit_small_r26_s32_224.augreg_in21k_ft_in1k", "R26+S/32", I1K, None),
-    ("vit_small_r26_s32_384.augreg_in21k_ft_in1k", "R26+S/32", I1K, None),
-    ("vit_large_r50_s32_224.augreg_in21k", "R50+L/32", I21K, None),
-    ("vit_large_r50_s32_224.augreg_in21k_ft_in1k", "R50+L/32", I1K, None),
-    ("vit_large_r50_s32_384.augreg_in21k_ft_in1k", "R50+L/32", I1K, None),
-)
-
-
 def _google() -> list[Model]:
     """Buckets vit_models and bit_models."""
 
@@ -169,18 +88,29 @@ def _google() -> list[Model]:
         count = parameters(variant, classes, size, pre_logits=folder == "imagenet21k")
         return Model(f"gs://vit_models/{folder}/{stem}.npz", variant, "google", classes, size, mib, count)
 
-    models = [row("augreg", stem, variant, I21K, 224, mib) for variant, (stem, mib, _) in _AUGREG.items()]
-    for variant, (stem, _, rate) in _AUGREG.items():
+    models = [row("augreg", stem, variant, I21K, 224, mib) for variant, (stem, mib, _) in published.AUGREG.items()]
+    for variant, (stem, _, rate) in published.AUGREG.items():
         if rate is not None:
             models.append(row("augreg", f"{stem}--imagenet2012-steps_20k-lr_{rate}-res_384", variant, I1K, 384))
-    models += [row("imagenet21k", stem, _variant(stem), I21K, 224) for stem in _PAPER]
+    for stem in published.AUGREG_FINETUNED:
+        models.append(row("augreg", stem, _augreg(stem), I1K, int(stem.rpartition("_")[2])))
+    models += [row("imagenet21k", stem, _variant(stem), I21K, 224) for stem in published.PAPER]
     models += [
-        row("imagenet21k+imagenet2012", stem, _variant(stem), I1K, size) for stem, size in _PAPER_FINETUNED.items()
+        row("imagenet21k+imagenet2012", stem, _variant(stem), I1K, size)
+        for stem, size in published.PAPER_FINETUNED.items()
     ]
-    models += [row("sam", stem, _variant(stem), I1K, 224) for stem in _SAM]
+    models += [row("sam", stem, _variant(stem), I1K, 224) for stem in published.SAM]
     for kind, classes in (("S", I1K), ("M", I21K)):
-        models += [Model(f"gs://bit_models/BiT-{kind}-{name}.npz", name, "bit", classes, None) for name in _BIT]
-    return models + [Model(f"gs://bit_models/BiT-M-{name}-ILSVRC2012.npz", name, "bit", I1K, None) for name in _BIT]
+        models += [
+            Model(f"gs://bit_models/BiT-{kind}-{name}.npz", name, "bit", classes, None) for name in published.BIT
+        ]
+    models += [
+        Model(f"gs://big_vision/{stem}.npz", variant, "big_vision", classes, size)
+        for stem, variant, classes, size in published.BIG_VISION
+    ]
+    return models + [
+        Model(f"gs://bit_models/BiT-M-{name}-ILSVRC2012.npz", name, "bit", I1K, None) for name in published.BIT
+    ]
 
 
 def _variant(stem: str) -> str:
@@ -188,16 +118,26 @@ def _variant(stem: str) -> str:
     return stem.replace("ViT-", "").replace("_", "/").removesuffix("-224")
 
 
+def _augreg(stem: str) -> str:
+    """`R26+S/32` of `R26_S_32-i21k-300ep-...`."""
+    *stems, size, patch = stem.partition("-")[0].split("_")
+    return "+".join([*stems, f"{size}/{patch}"])
+
+
 def _hub() -> list[Model]:
     """Repositories of Hugging Face: its own layout, and timm's."""
     models = []
-    for name, variant, classes, size, mib, what in _HUGGING_FACE:
+    for name, variant, classes, size, mib, what in published.HUGGING_FACE:
         extra = {what: True} if what else {}
         count = parameters(variant, classes, size, **extra)
-        models.append(Model(f"hf:{name}", variant, "huggingface", classes, size, mib, count))
-    for name, variant, classes, mib in _TIMM:
-        size = 384 if "_384." in name else 224
-        models.append(Model(f"hf:timm/{name}", variant, "timm", classes, size, mib, parameters(variant, classes, size)))
+        models.append(
+            Model(f"hf:{name}", variant, "huggingface", classes, size, mib, count, published.SHA256.get(name))
+        )
+    for name, variant, classes, mib in published.TIMM:
+        size, repository = 384 if "_384." in name else 224, f"timm/{name}"
+        count = parameters(variant, classes, size, distilled="distilled" in name)
+        sha256 = published.SHA256.get(repository)
+        models.append(Model(f"hf:{repository}", variant, "timm", classes, size, mib, count, sha256))
     return models
 
 
