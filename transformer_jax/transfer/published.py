@@ -134,8 +134,8 @@ TIMM = (
     ("deit_tiny_patch16_224.fb_in1k", "Ti/16", I1K, 22),
     ("deit_small_distilled_patch16_224.fb_in1k", "S/16", I1K, 86),
 )
-# As the hub states them on the page of each model.safetensors, at the revision that is named, else at main (the first at
-# refs/pr/7, which main has merged)
+# As the hub states them on the page of each model.safetensors, at the revision that is named, else at main (the first
+# at refs/pr/7, which main has merged)
 SHA256: Mapping[str, str] = {
     "google/vit-base-patch16-224": "1cea07110a4a47edc51420b2dda6f3b8b58e7256e8f44b4ea6aa9696162ccb5d",
     "google/vit-base-patch16-224-in21k": "fd4e1169c7aa6c2dbfa8a6448be13b35abc0ee256190857c90009d12c094619b",
