@@ -11,7 +11,8 @@ from transformer_jax.data import measure
 
 
 def test_memory_is_flat_over_500_batches_of_files(capsys):
-    measure.main("--images 20 --batches 500 --batch-size 1".split())
+    preprocess = "decode | inception_crop(64) | flip_lr"
+    measure.main([*"--images 20 --batches 500 --batch-size 1 --preprocess".split(), preprocess])
     result = json.loads(capsys.readouterr().out)
     early, late = result["resident_mb"]
     assert result["images"] == 500 and late < early + 20

@@ -103,7 +103,7 @@ def test_inception_boxes_have_tensorflows_distribution_and_torchvisions_have_not
     ours = np.array([op.box(*size, rng) for _ in range(IMAGES.BOXES)])
     agreement = _agreement(ours, size, golden)
     assert min(agreement.values()) > 1e-3, agreement
-    other = np.array([_torchvisions(*size, rng) for _ in range(IMAGES.BOXES)])
+    other = np.array([_torchvisions(*size, rng) for _ in range(IMAGES.BOXES // 4)])
     control = _agreement(other, size, golden)
     assert max(control[name] for name in ("area", "aspect", "height")) < 1e-9, control
 

@@ -38,7 +38,7 @@ def test_the_numbers_are_numpys():
 
 
 def test_batch_size_and_devices_change_no_bit():
-    cases = [(8, 1), (16, 1), (32, 1), (8, 2), (16, 8), (32, 8)]
+    cases = [(16, 1), (32, 2), (8, 8)]
     found = [_evaluator(batch, devices)(fakes.FACTOR) for batch, devices in cases]
     assert all(metrics == found[0] for metrics in found)
 
@@ -80,13 +80,13 @@ def test_nothing_is_read_before_the_end_and_nothing_moves_unasked(monkeypatch):
 
 
 def test_one_program_serves_every_batch():
-    classification._tally.clear_cache()
-    _evaluator(16)(fakes.FACTOR)
-    assert classification._tally._cache_size() == 1
+    before = classification._tally._cache_size()
+    _evaluator(16, data=_data(3))(fakes.FACTOR)
+    assert classification._tally._cache_size() == before + 1
 
 
 def test_it_stops_between_batches():
-    evaluator = _evaluator(8)
+    evaluator = _evaluator()
     assert evaluator(fakes.FACTOR, stop=lambda: evaluator.pipeline.started >= 3) == {}
     assert evaluator.pipeline.started == 3
 
@@ -97,16 +97,16 @@ def test_no_examples_are_an_error():
 
 
 def test_a_pipeline_that_drops_examples_is_caught():
-    evaluator = _evaluator(8)
-    evaluator.pipeline = _Lossy(*_data(), 8)
+    evaluator = _evaluator()
+    evaluator.pipeline = _Lossy(*_data(), 16)
     with pytest.raises(RuntimeError, match="val counted 96 of 101 examples, 0 skipped"):
         evaluator(fakes.FACTOR)
 
 
 @pytest.mark.parametrize(("skipped", "found"), [(1, 1), (N, 0)])
 def test_skipped_images_are_not_examples(skipped, found):
-    evaluator = _evaluator(8)
-    evaluator.pipeline = split = _Skipping(*_data(), 8)
+    evaluator = _evaluator()
+    evaluator.pipeline = split = _Skipping(*_data(), 16)
     split.skipped = skipped
     if not found:
         with pytest.raises(types.InputError, match="all 101 of 'val' are bad images"):
@@ -119,8 +119,8 @@ class _Skipping(fakes.Split):
     def __iter__(self):
         rows = 0
         for batch in super().__iter__():
-            bad = np.arange(rows, rows + 8) < self.skipped
-            rows += 8
+            bad = np.arange(rows, rows + self.batch_size) < self.skipped
+            rows += self.batch_size
             yield {**batch, "mask": batch["mask"] & ~bad}
 
 
@@ -129,8 +129,7 @@ class _Lossy(fakes.Split):
         return (batch for batch in super().__iter__() if batch["mask"].all())
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(8, 8), (104, 1)])
-@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(("batch_size", "devices", "loss"), [(8, 8, "softmax"), (16, 1, "sigmoid")])
 def test_predictions_are_one_row_an_example_in_order_from_the_same_pass(batch_size, devices, loss):
     logits, label = _data()
     kept = []
@@ -153,9 +152,9 @@ def test_predictions_are_one_row_an_example_in_order_from_the_same_pass(batch_si
 
 def test_predictions_of_bad_images_and_of_a_stopped_pass_are_not_kept():
     kept = []
-    evaluator = _evaluator(8, keep=kept.append)
+    evaluator = _evaluator(keep=kept.append)
     assert evaluator(fakes.FACTOR, stop=lambda: evaluator.pipeline.started >= 3) == {} and not kept
-    evaluator.pipeline = split = _Skipping(*_data(), 8)
+    evaluator.pipeline = split = _Skipping(*_data(), 16)
     split.skipped = 3
     evaluator(fakes.FACTOR)
     np.testing.assert_array_equal(kept[0]["index"], np.arange(3, N))
