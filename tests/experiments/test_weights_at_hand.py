@@ -126,3 +126,16 @@ def test_a_run_of_the_plain_vit_is_fine_tuned_with_its_pool_and_its_fixed_positi
     assert set(old) - set(new) == {"pre_logits/kernel", "pre_logits/bias"} and "position" not in new
     for path in set(new) - {"head/kernel", "head/bias"}:
         np.testing.assert_array_equal(old[path], new[path])
+
+
+@pytest.mark.slow  # two evaluations
+@pytest.mark.parametrize("pre_logits", [True, False])
+def test_weights_are_judged_whole_by_the_few_shot_recipe(pre_logits, tmp_path, shared):
+    scaling = "decode | resize(32) | value_range(0, 1)"
+    path = test_predict.ours(tmp_path / "w.safetensors", preprocess=scaling, pre_logits=pre_logits, pool="gap")
+    settings = recipes.load("transfer/fewshot.py", weights=path, datasets="dtd")
+    section = settings["evals"]["dtd_fewshot"]
+    preprocess = section["preprocess"].replace("decode", "decode(channels=3)")
+    evals = {"dtd_fewshot": dict(section, source="digits", preprocess=preprocess, shots=(1,), seeds=1)}
+    found = experiment.evaluate(dict(settings, evals=evals), str(path), shared=shared)
+    assert 0 <= found["dtd_fewshot/1shot"] <= 1
