@@ -179,8 +179,9 @@ def test_a_file_without_a_head_promises_none(tmp_path, distilled):
     body = {path: leaf for path, leaf in params.items() if not path.startswith("head")}
     for to in ("timm", "hf"):
         file = tmp_path / to / "model.safetensors"
-        convert.save(file, body, model, to=to, meta={"class_names": list("abcdefghij")})
+        saved = convert.save(file, body, model, to=to, meta={"class_names": list("abcdefghij")})
         assert "class_names" not in convert.load(file).meta
+    assert "last_hidden_state" in saved.notes[-1]
     timm, hf = _config(tmp_path / "timm"), _config(tmp_path / "hf")
     assert timm["num_classes"] == timm["pretrained_cfg"]["num_classes"] == 0 and "label_names" not in timm
     assert hf["architectures"] == ["DeiTModel" if distilled else "ViTModel"]

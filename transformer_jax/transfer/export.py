@@ -56,7 +56,7 @@ def save(
     about = _about(path, config, key, chosen, meta, head)
     npz = layouts.LAYOUTS[key].file == "npz"
     files = _write(path, arrays, own if npz else {"format": "pt", **own}, about, npz=npz)
-    notes = library_configs.cautions(config, key, layouts.conventions(key, params, chosen))
+    notes = library_configs.cautions(config, key, layouts.conventions(key, params, chosen), head=head)
     return Saved(arrays, key, files, tuple(notes), chosen)
 
 

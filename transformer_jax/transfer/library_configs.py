@@ -127,7 +127,7 @@ def processor(config: vit_config.Config, meta: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def cautions(config: Any, layout: str, conventions: Mapping[str, Any]) -> list[str]:
+def cautions(config: Any, layout: str, conventions: Mapping[str, Any], *, head: bool = True) -> list[str]:
     """What a reader of the file must know, as sentences. `conventions` are what the code behind the layout computes."""
     found = [
         f"The {name} of these weights is {_word(getattr(config, name))}; the code that reads the layout {layout}"
@@ -139,6 +139,8 @@ def cautions(config: Any, layout: str, conventions: Mapping[str, Any]) -> list[s
         found.append("timm names no ResNet of these sizes, so no config.json was written: build it by hand.")
     if layout == "huggingface_hybrid":
         found.append("transformers has ViTHybrid up to version 4; later ones do not read this.")
+    if layout.startswith("huggingface") and not head and not config.pre_logits:
+        found.append("transformers adds a pooler with random weights: take last_hidden_state, not pooler_output.")
     if getattr(config, "pre_logits", False) and layout == "timm":
         found.append("timm has no pre_logits since 0.6: it leaves them out, and its logits are others.")
     if getattr(config, "pre_logits", False) and layout.startswith("huggingface"):
