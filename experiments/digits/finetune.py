@@ -25,8 +25,8 @@ SPLITS = {
 }
 # Fine-tuning is done after few steps. From scratch more steps help for longer: it gets at least twice as many.
 STEPS = {
-    "digits_50": dict(finetune=80, scratch=320),
-    "digits_100": dict(finetune=80, scratch=320),
+    "digits_50": dict(finetune=160, scratch=320),
+    "digits_100": dict(finetune=160, scratch=320),
     "digits_300": dict(finetune=120, scratch=400),
     "digits_all": dict(finetune=320, scratch=640),
 }
