@@ -1,17 +1,17 @@
 """The transfer protocol on embedded data: what does pretraining on rendered glyphs buy on handwritten digits?
 
-Pretrain once, judge the frozen features (few-shot, k-NN) and the classifier (by every class a glyph could be), then for
-50, 100, 300 and all 1,437 labelled digits: tune the learning rate on a development split, retrain with three seeds, test on
-360 digits; the same from scratch, with a grid of its own and at least twice the steps; and a linear probe on frozen
-features. (The ViT paper's procedure, 2010.11929 section 4.1, in small.)
+Pretrain once, judge the frozen features (few-shot, k-NN) and the classifier (by every class a glyph could be). Then
+for 50, 100, 300 and all 1,437 labelled digits: tune the learning rate on a development split, retrain with three
+seeds, test on 360 digits; the same from scratch, with a grid of its own and at least twice the steps; and a linear
+probe on frozen features. (The ViT paper's procedure, 2010.11929 section 4.1, in small.)
 
 Hardware  2 CPU cores, 7 and a half minutes, the installation included
 Command   ./launch/local.sh protocol --config experiments/digits/protocol.py --workdir runs/digits
-Measured  fine-tuned 88.4 94.2 97.0 98.2 % for 50, 100, 300 and all labels; from scratch 76.9 83.6 88.6 95.7 %, where the
-          mean of three seeds moves by some points with anything that changes its random course (67.6 81.2 81.4 95.9 %
-          with resized pixels rounded instead of cut off); probe 80.6 85.6 92.2 97.5 %. The pretrained weights: 73.4 88.1
-          89.5 90.7 % from 1, 5, 10 and 25 digits a class, 97.2 % by 20 nearest neighbours, 91.5 % of glyphs named as
-          something they could be (2 CPU cores, Python 3.11, jax 0.10.2, means of three seeds; 2026-11-21)
+Measured  fine-tuned 88.4 94.2 97.0 98.2 % for 50, 100, 300 and all labels; from scratch 76.9 83.6 88.6 95.7 %, where
+          the mean of three seeds moves by some points with anything that changes its random course (67.6 81.2 81.4
+          95.9 % with resized pixels rounded instead of cut off); probe 80.6 85.6 92.2 97.5 %. The pretrained weights:
+          73.4 88.1 89.5 90.7 % from 1, 5, 10 and 25 digits a class, 97.2 % by 20 nearest neighbours, 91.5 % of glyphs
+          named as something they could be (2 CPU cores, Python 3.11, jax 0.10.2; 2026-11-21)
 """
 
 import pathlib

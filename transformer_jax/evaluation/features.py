@@ -56,8 +56,8 @@ def _require_finite(features: Float[ndarray, "examples embed"], split: str) -> N
     if bad.any():
         raise types.InputError(
             f"Features must be finite: {bad.sum()} of {len(bad)} examples of {split} have NaN or infinite ones, the"
-            f" first is number {int(np.argmax(bad))}. If it is most of them, training has diverged or the weights are damaged:"
-            " take an earlier checkpoint. If it is few, activations overflow: raise config.model.dtype."
+            f" first is number {int(np.argmax(bad))}. If it is most of them, training has diverged or the weights are"
+            " damaged: take an earlier checkpoint. If it is few, activations overflow: raise config.model.dtype."
         )
 
 
