@@ -17,35 +17,101 @@
 | layers | blocks of a stack | |
 
 A parameter carries its axes as plain metadata (`metadata={"axes": ("embed", "mlp")}`); `parallel.rules` turns them into
-shardings. An activation is pinned with `constrain(x, "batch", "length", "embed")`, which does nothing unless
-`parallel` has set a rule for the current context: layers never see a mesh.
+shardings. Layers never see a mesh: what they need of it they ask here, and `parallel` answers while a function is
+traced for one. Without an answer there is one device, of the default kind.
 """
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Generator
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
 WORDS = frozenset(
     "batch length memory height width channels embed heads kv_heads head_dim value_dim mlp vocab classes layers".split()
 )
+Names = Sequence[str | None]
 
-_Rule = Callable[[jax.Array, tuple[str | None, ...]], jax.Array]
-_rule: contextvars.ContextVar[_Rule | None] = contextvars.ContextVar("transformer_jax.axes.rule", default=None)
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """What a program is traced for, which need not be what traces it."""
+
+    platform: str
+    """`cpu`, `gpu` or `tpu`."""
+    kind: str
+    """As JAX names the device: `TPU v5 lite`, `NVIDIA H100 80GB HBM3`."""
+    compute_capability: float | None = None
+    """Of a GPU: 8.0 Ampere, 9.0 Hopper."""
+
+
+@runtime_checkable
+class Placement(Protocol):
+    """Where the axes of arrays lie while a function is traced."""
+
+    @property
+    def hardware(self) -> Hardware: ...
+
+    @property
+    def examples_only(self) -> bool:
+        """Whether nothing but examples is spread over devices: an example lies on one of them, tokens and features."""
+        ...
+
+    def constrain(self, x: jax.Array, names: Names) -> jax.Array:
+        """`x` pinned where its axes belong."""
+        ...
+
+    def on_shards(self, function: Callable[..., Any], inputs: Sequence[Names], output: Names) -> Callable[..., Any]:
+        """`function` run by every device on its own part of the inputs, for what the compiler cannot cut itself."""
+        ...
+
+
+_current: contextvars.ContextVar[Placement | None] = contextvars.ContextVar(
+    "transformer_jax.axes.placement", default=None
+)
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """`x`, its axes named in order (`None`: unnamed), sharded as the current rule says; `x` itself without a rule."""
-    rule = _rule.get()
-    return x if rule is None else rule(x, names)
+    """`x`, its axes named in order (`None`: unnamed), sharded as the placement says; `x` itself without one."""
+    placed = _current.get()
+    return x if placed is None else placed.constrain(x, names)
+
+
+def on_shards(function: Callable[..., Any], inputs: Sequence[Names], output: Names) -> Callable[..., Any]:
+    """`function`, run by every device on its own part of the arrays whose axes are named; itself without a placement.
+
+    An axis that the placement cuts must mean the same in every input: `function` is given corresponding parts.
+    """
+    placed = _current.get()
+    return function if placed is None else placed.on_shards(function, inputs, output)
+
+
+def hardware() -> Hardware:
+    """What the program that is being traced will run on."""
+    placed = _current.get()
+    return of_device(jax.devices()[0]) if placed is None else placed.hardware
+
+
+def examples_only() -> bool:
+    """Whether every example lies on one device: true without a placement."""
+    placed = _current.get()
+    return True if placed is None else placed.examples_only
+
+
+def of_device(device: Any) -> Hardware:
+    """What kind of hardware a device is, real or described."""
+    capability = getattr(device, "compute_capability", None)
+    platform = "gpu" if device.platform in ("cuda", "rocm") else device.platform
+    return Hardware(platform, device.device_kind, None if capability is None else float(capability))
 
 
 @contextlib.contextmanager
-def rule(apply: _Rule) -> Generator[None]:
-    """Within this context `constrain(x, *names)` is `apply(x, names)`."""
-    token = _rule.set(apply)
+def placed(placement: Placement) -> Generator[None]:
+    """Within this context the functions above ask `placement`."""
+    token = _current.set(placement)
     try:
         yield
     finally:
-        _rule.reset(token)
+        _current.reset(token)

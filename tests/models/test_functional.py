@@ -71,12 +71,18 @@ def test_apply_leaves_nothing_behind_when_traced():
 def test_activations_are_pinned_by_the_rule_in_force():
     model, seen = functional.from_family("vit", **TINY), set()
 
-    def record(x, names):
-        seen.add(names)
-        assert len(names) == x.ndim
-        return x
+    class Recorder:
+        hardware, examples_only = axes.Hardware("cpu", "cpu"), True
 
-    with axes.rule(record):
+        def constrain(self, x, names):
+            seen.add(names)
+            assert len(names) == x.ndim
+            return x
+
+        def on_shards(self, function, inputs, output):
+            return function
+
+    with axes.placed(Recorder()):
         jax.eval_shape(model.apply, model.abstract, image())
     assert ("batch", "length", "embed") in seen and ("batch", "length", "mlp") in seen
     assert ("batch", "length", "heads", "head_dim") in seen

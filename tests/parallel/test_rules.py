@@ -94,7 +94,7 @@ def test_activations_stay_where_the_batch_is_within_the_context_only():
     def constrained(x):
         return words.constrain(x * 2, "batch", "length", "embed")
 
-    with rules.activations(mesh):
+    with words.placed(rules.Placement(mesh)):
         inside = jax.make_jaxpr(constrained)(jnp.ones((8, 3, 4)))
         uneven = jax.make_jaxpr(constrained)(jnp.ones((6, 3, 4)))
         unnamed = jax.make_jaxpr(lambda x: words.constrain(x, None, "embed"))(jnp.ones((8, 4)))

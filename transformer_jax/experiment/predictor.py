@@ -1,5 +1,6 @@
 """A checkpoint as a function from images to logits, and to where the model looks."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ class Predictor:
         self.preprocess: str = preprocess or _judged(settings)["preprocess"]
         self.channels: int = settings["model"]["channels"]
         pixel_range = loading.plan(ops.parse(self.preprocess)).pixel_range
-        alone = dict(settings, parallel={"mesh": {"data": 1}, "rules": "data"})
+        alone = dict(settings, parallel=dataclasses.asdict(sections.Parallel(mesh={"data": 1})))
         self.program = programs.Program(alone, pixel_range, devices=jax.devices()[:1])
         self._params = self.program.place(_whole(source, self.program))
         names, classes = source.meta.get("class_names") or (), self.program.model.config.num_classes

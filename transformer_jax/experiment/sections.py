@@ -60,7 +60,8 @@ class Data:
 class Train:
     """The objective and the length of the run. `average` is the decay of the Polyak average that is evaluated.
 
-    `mixup`, `cutmix`, `mix_per_example` and `mix_switch` are the keywords of `training.mixing.mix`.
+    `mixup`, `cutmix`, `mix_per_example` and `mix_switch` are the keywords of `training.mixing.mix`. A step that takes
+    `watchdog` times the median one ends the process, so that a supervisor can start it again; `None` waits for ever.
     """
 
     total: Duration
@@ -74,14 +75,24 @@ class Train:
     average: float | None = None
     nonfinite: Literal["stop", "skip"] = "stop"
     log_every: Duration = 50
+    watchdog: float | None = 50.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parallel:
-    """The mesh (`-1` takes the devices that are left) and where the logical axes go on it."""
+    """The mesh and where the logical axes go on it: `-1` takes what is left, `None` is the mesh of the rules.
 
-    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"data": -1, "fsdp": 1})
-    rules: Literal["data", "fsdp"] = "data"
+    `across` says how many parts of an axis lie on different slices, where there are several ({"replica": 2}).
+    `strategy="pmap"` is data-parallel only. `optimizer_state` lies like its parameter, or is cut over `data` as well
+    (ZeRO-1); with `offload` it waits in the memory of the host between steps, where the platform can.
+    """
+
+    mesh: Mapping[str, int] | None = None
+    across: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rules: Literal["data", "fsdp", "hybrid", "tensor", "fsdp+tensor", "sequence"] = "data"
+    strategy: Literal["jit", "pmap"] = "jit"
+    optimizer_state: Literal["parameter", "data"] = "parameter"
+    offload: Literal["none", "optimizer"] = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

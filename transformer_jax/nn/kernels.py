@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from transformer_jax import paths, types
+from transformer_jax import axes, paths, types
 from transformer_jax.nn import lean, masks
 
 BACKENDS = ("auto", "xla", "cudnn")
@@ -107,8 +107,7 @@ def attend(
 
 def situation(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> Situation:
     """What `select` needs to know of these arrays and of the default device."""
-    device = jax.devices()[0]
-    capability = getattr(device, "compute_capability", None)
+    device = axes.hardware()
     return Situation(
         platform=device.platform,
         dtype=str(query.dtype),
@@ -116,8 +115,8 @@ def situation(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
         value_dim=value.shape[-1],
         length=query.shape[1],
         memory=key.shape[1],
-        compute_capability=None if capability is None else float(capability),
-        library=device.platform in ("gpu", "cuda") and library_loads(),
+        compute_capability=device.compute_capability,
+        library=device.platform == "gpu" and library_loads(),
         mask_shape=None if mask is None else mask.shape,
     )
 

@@ -16,12 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from transformer_jax import axes
+
 Combine = Callable[..., Array]
 
 
 def wanted() -> bool:
-    """Whether the layers take these formulations: where there is no accelerator."""
-    return jax.default_backend() == "cpu"
+    """Whether the layers take these formulations: on a CPU, where no tokens or features of an example lie elsewhere."""
+    return axes.hardware().platform == "cpu" and axes.examples_only()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

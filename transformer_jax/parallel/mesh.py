@@ -26,12 +26,13 @@ BATCH_AXES = ("replica", "data", "fsdp")
 _WITH_RULES = ("data", "fsdp")
 
 
-def make(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make(shape: Mapping[str, int] | None, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of `{"data": -1, "fsdp": 2}`: -1 takes the devices that are left, an axis that is not named is 1.
 
     Raises `InputError` unless the axes use every device.
     """
     devices = jax.devices() if devices is None else devices
+    shape = {"data": -1} if shape is None else shape
     sizes = {axis: 1 for axis in AXES} | _checked(shape)
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:

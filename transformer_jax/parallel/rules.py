@@ -4,9 +4,9 @@ A preset turns (axis names, shape) of a parameter into a `PartitionSpec`. Whatev
 parameter's, and has its rank, is placed like it: gradients, moments, averages. Everything else is on every device.
 """
 
-import contextlib
+import dataclasses
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -81,26 +81,42 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-@contextlib.contextmanager
-def activations(mesh: Mesh) -> Generator[None, None, None]:
-    """Within this context `axes.constrain(x, "batch", ...)` keeps the examples of `x` where the batch is.
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """`axes.Placement` of a mesh: examples stay where the batch is.
 
     The compiler stays free to place the other axes, and an axis that does not divide is left alone.
     """
-    parts = meshes.batch_parts(mesh)
-    free = PartitionSpec.UNCONSTRAINED
 
-    def pin(x: jax.Array, names: Names) -> jax.Array:
+    mesh: Mesh
+
+    @property
+    def hardware(self) -> words.Hardware:
+        return words.of_device(self.mesh.devices.flat[0])
+
+    @property
+    def examples_only(self) -> bool:
+        return self.mesh.shape["sequence"] == self.mesh.shape["tensor"] == 1
+
+    def constrain(self, x: jax.Array, names: Names) -> jax.Array:
+        parts, free = meshes.batch_parts(self.mesh), PartitionSpec.UNCONSTRAINED
         where = [
             meshes.BATCH_AXES if name == "batch" and not length % parts else free
             for name, length in zip(names, x.shape, strict=True)
         ]
         if parts == 1 or meshes.BATCH_AXES not in where:
             return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*where)))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*where)))
 
-    with words.rule(pin):
-        yield
+    def on_shards(self, function: Callable[..., Any], inputs: Sequence[Names], output: Names) -> Callable[..., Any]:
+        if self.mesh.size == 1:
+            return function
+
+        def spec(names: Names) -> PartitionSpec:
+            return PartitionSpec(*(meshes.BATCH_AXES if name == "batch" else None for name in names))
+
+        cut = tuple(spec(names) for names in inputs)
+        return jax.shard_map(function, mesh=self.mesh, in_specs=cut, out_specs=spec(output), check_vma=False)
 
 
 def _parameter(path: str, axes: Mapping[str, Names]) -> str | None:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from transformer_jax import axes
 from transformer_jax.parallel import mesh as meshes
 from transformer_jax.parallel import rules
 
@@ -44,7 +45,7 @@ class Jit:
 
         @functools.wraps(function)
         def on_mesh(*args: Any) -> Any:
-            with rules.activations(self.mesh):
+            with axes.placed(rules.Placement(self.mesh)):
                 return function(*args)
 
         where = {"in_shardings": inputs, "out_shardings": outputs}
