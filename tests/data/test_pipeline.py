@@ -87,10 +87,16 @@ def test_memory_and_files_give_the_same_pixels():
 
 
 def test_the_batch_is_the_same_on_any_number_of_processes():
-    (whole,) = _take(_train(batch_size=8), 1, start=3)
-    parts = [_take(_train(batch_size=8, process_index=i, process_count=4), 1, start=3)[0] for i in range(4)]
-    for i, part in enumerate(parts):
-        _same(part, {name: values[i::4] for name, values in whole.items()})
+    """Process after process, which is how a mesh puts their parts together: neighbours in the batch stay neighbours."""
+    whole = _take(_train(Files(10), "decode(1) | " + PREPROCESS, batch_size=64), 3, start=3)
+    for count in (2, 4):  # two chunks a batch, and one
+        options = dict(batch_size=64, process_count=count)
+        parts = [
+            _take(_train(Files(10), "decode(1) | " + PREPROCESS, process_index=i, **options), 3, start=3)
+            for i in range(count)
+        ]
+        for batch, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+            _same(_joined(pieces), batch)
 
 
 def test_one_to_four_processes_and_batch_8_to_16_in_mid_epoch_keep_every_example_once():
@@ -101,7 +107,7 @@ def test_one_to_four_processes_and_batch_8_to_16_in_mid_epoch_keep_every_example
 
     before = ids(5, batch_size=8)
     after = [ids(10, 40, batch_size=16, process_index=i, process_count=4) for i in range(4)]
-    stream = [*before, *np.stack(after, 1).ravel()]
+    stream = [*before, *np.concatenate([ids.reshape(10, 4) for ids in after], axis=1).ravel()]
     assert stream == ids(10, batch_size=20).tolist()
     for epoch in (stream[:100], stream[100:]):
         assert collections.Counter(epoch) == collections.Counter(source[i]["id"] for i in range(100))

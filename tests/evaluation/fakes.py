@@ -10,6 +10,7 @@ class Split:
     def __init__(self, image, label, batch_size):
         self.image, self.label, self.batch_size = image, label, batch_size
         self.num_examples = len(label)
+        self.process = (0, 1)
         self.started = 0
 
     def __iter__(self):

@@ -1,7 +1,8 @@
 """Batches of a source: endless and shuffled for training, exactly once and masked for evaluation.
 
-Position p of the stream of all processes is example p of an order that is arithmetic (`order`). Process i of n takes
-positions i, i + n, i + 2n ...; a batch is the next `batch_size` positions. Nothing but that position is state.
+Position p of the stream of all processes is example p of an order that is arithmetic (`order`). A batch is the next
+`batch_size` positions, and process i of n reads the i-th of n equal runs of them, so that the processes' parts, one
+after the other, are the batch of a single process. Nothing but that position is state.
 Grain reads ahead with threads, or with worker processes, chunk by chunk: `prefetch` batches and no more.
 """
 
@@ -56,7 +57,8 @@ class _Pipeline:
         self.class_names = source.class_names
         self.num_examples = len(source)
         self.fingerprint = source.fingerprint
-        self._process = (process_index, process_count)
+        self.process = (process_index, process_count)
+        """Which of how many equal runs of each batch is read here."""
         self._threads = (1 if source.in_memory else _cores()) if threads is None else threads
         self._workers = workers
         self._prefetch = prefetch
@@ -85,6 +87,10 @@ class _Pipeline:
         if self.source.in_memory:
             return size
         return next(chunk for chunk in range(min(size, _CHUNK), 0, -1) if size % chunk == 0)
+
+    @property
+    def _blocks(self) -> "_Blocks":
+        return _Blocks(self.batch_size, self.process, self._chunk_size)
 
     def _stream(self, chunks: Callable[[int], Batch], length: int, *, finish: Callable[[Batch], Batch]) -> "Stream":
         return Stream(
@@ -150,8 +156,7 @@ class Train(_Pipeline):
 
     def batches(self, start: int = 0) -> "Stream":
         """Batches of this process from global position `start` on. Close the stream to end its threads."""
-        first, stride = self._process
-        chunks = _TrainChunks(self._loader, self._order, start + first, stride, self._chunk_size)
+        chunks = _TrainChunks(self._loader, self._order, start, self._blocks)
         return self._stream(chunks, _ENDLESS, finish=self._told)
 
     def _told(self, batch: Batch) -> Batch:
@@ -173,7 +178,7 @@ class Evaluate(_Pipeline):
         return math.ceil(self.num_examples / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        chunks = _EvaluateChunks(self._loader, self.num_examples, self._process, self._chunk_size)
+        chunks = _EvaluateChunks(self._loader, self.num_examples, self._blocks)
         length = self.num_batches * (self.local_batch_size // self._chunk_size)
         self.skipped = 0
         with contextlib.closing(self._stream(chunks, length, finish=self._mask)) as stream:
@@ -185,33 +190,43 @@ class Evaluate(_Pipeline):
         return {**batch, "mask": batch["mask"] & ~bad}
 
 
+class _Blocks:
+    """Where chunk c of this process begins: its batches are runs of `local` positions, `batch` apart."""
+
+    def __init__(self, batch: int, process: tuple[int, int], size: int):
+        self._batch, self.size = batch, size
+        self._local = batch // process[1]
+        self._first = process[0] * self._local
+
+    def __call__(self, chunk: int) -> int:
+        number, within = divmod(chunk * self.size, self._local)
+        return number * self._batch + self._first + within
+
+
 class _TrainChunks:
     """Chunk c of one process of the endless stream."""
 
-    def __init__(self, loader: loading.Loader, where: order.Order, first: int, stride: int, size: int):
-        self._loader, self._where = loader, where
-        self._first, self._stride, self._size = first, stride, size
+    def __init__(self, loader: loading.Loader, where: order.Order, start: int, blocks: _Blocks):
+        self._loader, self._where, self._start, self._blocks = loader, where, start, blocks
 
     def __call__(self, chunk: int) -> Batch:
-        begin = self._first + chunk * self._size * self._stride
-        return self._loader.load(self._where(begin + np.arange(self._size) * self._stride))
+        begin = self._start + self._blocks(chunk)
+        return self._loader.load(self._where(begin + np.arange(self._blocks.size)))
 
 
 class _EvaluateChunks:
     """Chunk c of one process of a single pass; examples beyond the end are padding."""
 
-    def __init__(self, loader: loading.Loader, length: int, process: tuple[int, int], size: int):
-        self._loader, self._length = loader, length
-        self._process, self._size = process, size
+    def __init__(self, loader: loading.Loader, length: int, blocks: _Blocks):
+        self._loader, self._length, self._blocks = loader, length, blocks
 
     def __call__(self, chunk: int) -> Batch:
-        first, stride = self._process
-        positions = [first + (chunk * self._size + i) * stride for i in range(self._size)]
-        real = [position for position in positions if position < self._length]
+        begin, size = self._blocks(chunk), self._blocks.size
+        real = range(begin, min(begin + size, self._length))
         batch = self._loader.load([(0, position) for position in real or [0]])
-        if len(real) < self._size:
-            batch = {name: _padded(values[: len(real)], self._size) for name, values in batch.items()}
-        return {**batch, "mask": np.arange(self._size) < len(real)}
+        if len(real) < size:
+            batch = {name: _padded(values[: len(real)], size) for name, values in batch.items()}
+        return {**batch, "mask": np.arange(size) < len(real)}
 
 
 def _padded(values: np.ndarray, size: int) -> np.ndarray:

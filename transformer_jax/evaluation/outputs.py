@@ -24,6 +24,9 @@ _AHEAD = 2  # batches given to the device before the host waits: enough to hide 
 class Pipeline(Protocol):
     """What an evaluator reads: batches of one shape, `mask` false where an example only fills up the last one."""
 
+    process: tuple[int, int]
+    """Which of how many equal runs of each batch this process is given."""
+
     @property
     def num_examples(self) -> int: ...
 
@@ -35,14 +38,16 @@ def run(
 ) -> Iterator[tuple[Any, Any]]:
     """`(batch on the devices, predict(params, its inputs))` of every batch, until `stop()`.
 
-    `POSITION` of a batch is where its examples stand in the split: they are dealt to the processes in turn.
+    `POSITION` of a batch is where its examples stand in the split: each process reads a run of every batch.
     """
+    index, count = pipeline.process
     waiting: collections.deque[Any] = collections.deque()
     for number, local in enumerate(pipeline):
         if stop():
             return
-        at = number * len(local["mask"]) + np.arange(len(local["mask"]), dtype=np.int32)
-        batch = put({**local, POSITION: at * jax.process_count() + jax.process_index()})
+        size = len(local["mask"])
+        at = (number * count + index) * size + np.arange(size, dtype=np.int32)
+        batch = put({**local, POSITION: at})
         result = predict(params, {name: array for name, array in batch.items() if name not in _NOT_FOR_THE_MODEL})
         waiting.append(result)
         yield batch, result

@@ -1,4 +1,4 @@
-"""Batches mixed on the device, so that pixels travel as uint8 and the result is the same on every mesh of a process."""
+"""Batches mixed on the device: pixels travel as uint8, the result is the same on every mesh and number of processes."""
 
 import jax
 import jax.numpy as jnp
