@@ -3,6 +3,7 @@
 Runs that differ in data, length, learning rate or seed share one program: all of those are arguments.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from transformer_jax.experiment import sections
 from transformer_jax.metrics import flops, losses
 from transformer_jax.models import functional
 from transformer_jax.optim import masks, optimizers
-from transformer_jax.parallel import mesh, rules, strategies
+from transformer_jax.parallel import memory, mesh, rules, strategies
 from transformer_jax.training import compilation, mixing, state, step
 
 PixelRange = field_ops.PixelRange
@@ -45,10 +46,14 @@ class Program:
         self.optimizer = optimizers.build(
             abstract_params=self.model.abstract, stacks=self.model.stacks, **settings["optim"]
         )
-        self.mesh = mesh.make(settings["parallel"]["mesh"], devices)
-        self.jit = strategies.Jit(self.mesh)
+        parallel = settings["parallel"]
+        self.mesh = mesh.make(parallel["mesh"], devices)
+        self.jit = strategies.STRATEGIES[parallel["strategy"]](self.mesh, parallel["rules"])
         abstract = jax.eval_shape(self._create, jax.random.key(0), self.model.abstract)
-        self.shardings = rules.shardings(abstract, self.model.axes, self.mesh, settings["parallel"]["rules"])
+        at_work = rules.shardings(abstract, self.model.axes, self.mesh, parallel["rules"])
+        self._at_work = self.shardings = at_work
+        if parallel["offload"] == "optimizer":
+            self.shardings = dataclasses.replace(at_work, optimizer=memory.on_host(at_work.optimizer))
         self.abstract: state.TrainState = jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, self.shardings
         )
@@ -63,17 +68,18 @@ class Program:
             accumulate=train["accumulate"],
             average_decay=train["average"],
             nonfinite=train["nonfinite"],
+            over_devices=self.jit.over_devices,
         )
         here, batch, everywhere = self.shardings, self.jit.batch, self.jit.replicated
         self.init = self.jit.compile(self._init, outputs=here)
         self.init_with = self.jit.compile(self._create, inputs=(None, here.params), outputs=here)
         self.step = self.jit.compile(
-            compilation.traced_once(train_step, "The training step"),
+            compilation.traced_once(self._fetched(train_step), "The training step"),
             inputs=(here, batch, everywhere),
             outputs=(here, everywhere),
             donate=(0,),
         )
-        forward = functools.partial(self.jit.compile, inputs=(here.params, batch), outputs=everywhere)
+        forward = functools.partial(self.jit.compile, inputs=(here.params, batch), outputs=everywhere, rows=True)
         self.predict = forward(compilation.traced_once(self._predict, "The evaluation step"))
         self.features = forward(self._features)
 
@@ -83,6 +89,18 @@ class Program:
 
     def _create(self, key: jax.Array, params: Any) -> state.TrainState:
         return state.create(params, self.optimizer, key=key, average=self.settings["train"]["average"] is not None)
+
+    def _fetched(self, train_step: step.Step) -> step.Step:
+        """`train_step` with the optimizer's state brought from where it waits between steps."""
+        if self.settings["parallel"]["offload"] == "none":
+            return train_step
+
+        @functools.wraps(train_step)
+        def fetched(state: state.TrainState, batch: types.Batch, learning_rate: jax.Array) -> Any:
+            optimizer = jax.device_put(state.optimizer, self._at_work.optimizer)
+            return train_step(dataclasses.replace(state, optimizer=optimizer), batch, learning_rate)
+
+        return fetched
 
     def loss(self, params: Any, batch: types.Batch, key: jax.Array) -> tuple[Float[Array, ""], types.Metrics]:
         """The training objective: a mean over the examples of a batch."""

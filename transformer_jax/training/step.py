@@ -18,6 +18,8 @@ from transformer_jax.training import state as states
 LossFn = Callable[[Any, types.Batch, jax.Array], tuple[jax.Array, types.Metrics]]
 """`loss_fn(params, batch, key) -> (mean loss, scalars to report)`."""
 Step = Callable[[states.TrainState, types.Batch, jax.Array], tuple[states.TrainState, types.Metrics]]
+Gradients = Callable[[Any, types.Batch, jax.Array], Any]
+"""`gradients(params, batch, key) -> ((mean loss, scalars), gradients)`."""
 
 STOPPED = "stop"
 SKIPPED = "skipped"
@@ -32,16 +34,18 @@ def make_train_step(
     accumulate: int = 1,
     average_decay: float | None = None,
     nonfinite: str = "stop",
+    over_devices: Callable[[Gradients], Gradients] = lambda gradients: gradients,
 ) -> Step:
     """`step(state, batch, learning_rate) -> (state, metrics)`.
 
     A loss, gradient or update that is not finite leaves parameters, optimizer and average as they were; this is decided
     on the device, and the metric `FLAGS[nonfinite]` says so. With `accumulate` > 1 the batch is taken in that many
     parts, one after the other, with the same result where `loss_fn` draws nothing from its key: each part has its own.
+    `over_devices` makes gradients of one device's examples those of all, where the compiler does not.
     """
     if nonfinite not in FLAGS:
         raise types.InputError(f"nonfinite must be one of {sorted(FLAGS)}: it is {nonfinite!r}.")
-    gradients = _accumulated(jax.value_and_grad(loss_fn, has_aux=True), accumulate)
+    gradients = over_devices(_accumulated(jax.value_and_grad(loss_fn, has_aux=True), accumulate))
 
     def train_step(state: states.TrainState, batch: types.Batch, learning_rate: Float[Array, ""]):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -65,7 +69,7 @@ def make_train_step(
     return train_step
 
 
-def _accumulated(gradients: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _accumulated(gradients: Gradients, count: int) -> Gradients:
     """`gradients(params, batch, key)`, averaged over `count` equal parts of the batch that are taken in turn."""
     if count == 1:
         return gradients
