@@ -7,7 +7,7 @@ import transformer_jax
 from transformer_jax import types
 from transformer_jax.cli import main
 from transformer_jax.cli import train as train_verb
-from transformer_jax.training import preemption
+from transformer_jax.training import exits, failures, preemption
 
 
 def test_overrides_are_taken_out_of_the_command_line():
@@ -77,6 +77,16 @@ def test_a_preempted_run_exits_143(monkeypatch):
     assert main.main(["train", "--config", "x.py", "--workdir", "w"]) == 143
 
 
+def test_a_run_that_diverged_has_a_code_of_its_own(monkeypatch, capsys):
+    def diverge(arguments):
+        raise failures.Diverged("Training needs finite numbers.")
+
+    monkeypatch.setattr(train_verb, "run", diverge)
+    assert main.main(["train", "--config", "x.py", "--workdir", "w"]) == exits.DIVERGED
+    assert capsys.readouterr().err == "transformer-jax train: Training needs finite numbers.\n"
+    assert exits.DIVERGED not in exits.RESTARTABLE
+
+
 def test_a_missing_experiment_file_is_bad_input(capsys):
     assert main.main(["train", "--config", "no/such.py", "--workdir", "w"]) == 2
     assert "'no/such.py' does not exist" in capsys.readouterr().err
@@ -104,7 +114,7 @@ def test_a_reader_that_has_enough_is_no_error():
         assert child.stdout is not None and child.stderr is not None
         child.stdout.close()
         assert child.stderr.read() == ""
-    assert child.returncode == main.READER_GONE
+    assert child.returncode == exits.READER_GONE
 
 
 def test_another_pipe_that_breaks_is_not_hidden(monkeypatch):

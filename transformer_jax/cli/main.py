@@ -1,4 +1,5 @@
-"""`transformer-jax VERB`: exit 0 on success, 2 with one message on bad input, 143 after a saved SIGTERM or Ctrl-C.
+"""`transformer-jax VERB`: exit 0 on success, 2 with one message on bad input, 143 after a saved SIGTERM or Ctrl-C
+(`training/exits.py` has them all).
 
 Nothing heavy is imported before the verb is known, so that `--help` answers at once.
 """
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import transformer_jax
+from transformer_jax.training import exits
 
 VERBS = {
     "train": "train the model of an experiment file, or continue training it",
@@ -24,7 +26,6 @@ VERBS = {
     "doctor": "check versions, devices and a few operations; made to be pasted into a report",
 }
 OVERRIDE = "--config."
-BAD_INPUT, PREEMPTED, INTERRUPTED, READER_GONE = 2, 143, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,19 +86,19 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
-        return READER_GONE
+        return exits.READER_GONE
     except types.InputError as error:
         print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return exits.BAD_INPUT
     except preemption.Preempted:
         print(f"transformer-jax {arguments.verb}: asked to stop; the same command continues.", file=sys.stderr)
-        return PREEMPTED
+        return exits.PREEMPTED
     except KeyboardInterrupt:  # before anything was there to save, or a second time
         print(f"transformer-jax {arguments.verb}: stopped.", file=sys.stderr)
-        return INTERRUPTED
+        return exits.INTERRUPTED
     except failures.Diverged as error:
         print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
-        return 1
+        return exits.DIVERGED
 
 
 def _reader_has_gone() -> bool:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Generator, Sequence
 from types import FrameType
 
-EXIT_CODE = 143
+from transformer_jax.training import exits
 
 
 class Preempted(SystemExit):
@@ -21,7 +21,7 @@ class Preempted(SystemExit):
     """
 
     def __init__(self) -> None:
-        super().__init__(EXIT_CODE)
+        super().__init__(exits.PREEMPTED)
 
 
 class Stop:
