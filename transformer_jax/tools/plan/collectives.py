@@ -1,0 +1,147 @@
+"""What devices say to each other in a step: kinds, mesh axes and bytes, read from the optimised program."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from transformer_jax.tools.plan import program_text
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+_SCATTER = "all-reduce-scatter"
+"""How the TPU compiler names a fusion that is a reduce-scatter, and holds an all-reduce."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """All communication of one kind over the same axes in a step."""
+
+    kind: str
+    axes: str
+    """Axes of the mesh, `data+fsdp`; `?` where the devices that talk are not along any."""
+    devices: int
+    """That talk to each other."""
+    count: int
+    """Times a step does it."""
+    bytes: int
+    """Of the whole arrays: what is gathered, reduced or scattered."""
+    sent: int
+    """Bytes every device sends, by the algorithm of a ring."""
+
+
+def summary(runs: Sequence[program_text.Run], mesh: Mapping[str, int]) -> list[Collective]:
+    """The communication of a step on a mesh of these sizes, most bytes first.
+
+    An asynchronous collective appears several times in the text (its start, its end and operations it is fused with):
+    it counts once, by its channel.
+    """
+    each: dict[str, tuple[str, str, int, int, int]] = {}
+    for number, run in enumerate(runs):
+        found = _one(run, mesh)
+        channel = re.search(r"channel_id=(\d+)", run.instruction.rest)
+        key = channel[1] if channel else f"line {number}"
+        if found is not None and (key not in each or found[3] > each[key][3]):
+            each[key] = found
+    totals: dict[tuple[str, str, int], list[int]] = {}
+    for kind, axes, devices, times, size in each.values():
+        total = totals.setdefault((kind, axes, devices), [0, 0])
+        total[0] += times
+        total[1] += times * size
+    listed = [
+        Collective(kind, axes, devices, count, size, _sent(kind, size, devices))
+        for (kind, axes, devices), (count, size) in totals.items()
+    ]
+    return sorted(listed, key=lambda one: -one.bytes)
+
+
+def _one(run: program_text.Run, mesh: Mapping[str, int]) -> tuple[str, str, int, int, int] | None:
+    """(kind, axes, devices, times, bytes) of an instruction that communicates."""
+    made = run.instruction
+    kind = made.opcode.removesuffix("-start")
+    if kind not in KINDS:
+        return None
+    axes, devices = groups(made.rest, mesh)
+    if devices == 1:
+        return None
+    sizes = program_text.arrays(made.shape)
+    if made.opcode != kind and kind != "all-reduce":
+        size = max(sizes, default=0)  # the result stands beside the operand
+    else:
+        size = sum(sizes)
+    if kind == "reduce-scatter":
+        size *= devices
+    elif kind == "all-reduce" and run.computation.startswith(_SCATTER):
+        kind = "reduce-scatter"
+    return kind, axes, devices, run.times, size
+
+
+def _sent(kind: str, size: int, devices: int) -> int:
+    if kind == "collective-permute":
+        return size
+    return round(size * (2 if kind == "all-reduce" else 1) * (devices - 1) / devices)
+
+
+def groups(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
+    """Which axes of the mesh the devices of a group lie along, and how many they are."""
+    pairs = re.search(r"source_target_pairs=\{(\{[\d,{} ]*\})\}", rest)
+    if pairs:
+        numbers = [tuple(map(int, pair)) for pair in re.findall(r"\{(\d+),(\d+)\}", pairs[1])]
+        moved = {axis for pair in numbers for axis in _varying(pair, mesh)}
+        return _name(moved, mesh), math.prod(mesh[axis] for axis in moved)
+    group = _group(rest, mesh)
+    moved = _varying(group, mesh)
+    exact = math.prod(mesh[axis] for axis in moved) == len(group)
+    return _name(moved, mesh) if exact else "?", len(group)
+
+
+def _name(axes: set[str], mesh: Mapping[str, int]) -> str:
+    return "+".join(axis for axis in mesh if axis in axes)
+
+
+def _varying(group: Sequence[int], mesh: Mapping[str, int]) -> set[str]:
+    """The axes along which these devices (numbered along the mesh) differ."""
+    places = np.unravel_index(np.asarray(group), tuple(mesh.values()))
+    return {axis for axis, place in zip(mesh, places, strict=True) if len(set(place.tolist())) > 1}
+
+
+def _group(rest: str, mesh: Mapping[str, int]) -> list[int]:
+    """The first group of devices, of the forms a program writes them in; everybody where it names none."""
+    everybody = list(range(math.prod(mesh.values())))
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
+    if listed:
+        return [int(number) for number in listed[1].split(",")]
+    counted = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest)
+    if counted:
+        ids = np.arange(int(counted[1]) * int(counted[2])).reshape([int(size) for size in counted[3].split(",")])
+        turned = ids.transpose([int(axis) for axis in counted[4].split(",")]) if counted[4] else ids
+        return turned.reshape(int(counted[1]), int(counted[2]))[0].tolist()
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\]([^{]*)\{([^}]*)\}", rest)
+    if named:
+        return _named_group(named[1], named[2], named[3])
+    return everybody
+
+
+def _named_group(sizes: str, order: str, along: str) -> list[int]:
+    """Of `mesh['a'=2,'b'=8] {'b'}`; an axis may be cut, `'b':(2)4` is 4 long after 2, and devices may be reordered."""
+    shape: list[int] = []
+    names: list[tuple[str, int]] = []  # an axis, and how much of it lies before this part
+    parts = {}
+    for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", along):
+        parts.setdefault(name, []).append((int(before or 1), int(size or 0)))
+    taken = []
+    for name, size in re.findall(r"'([^']*)'=(\d+)", sizes):
+        edges = sorted({1, int(size), *(edge for b, s in parts.get(name, []) for edge in (b, b * (s or int(size))))})
+        for low, high in zip(edges, edges[1:], strict=False) if int(size) > 1 else [(1, 1)]:
+            names.append((name, low))
+            shape.append(high // low)
+            inside = any(b <= low and high <= b * (s or int(size)) for b, s in parts.get(name, []))
+            taken.append(inside)
+    ids = np.arange(math.prod(shape))
+    turned = re.search(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", order)
+    if turned:
+        ids = ids.reshape([int(size) for size in turned[1].split(",")])
+        ids = ids.transpose([int(axis) for axis in turned[2].split(",")]) if turned[2] else ids
+    grid = ids.reshape(shape)
+    return grid[tuple(slice(None) if inside else 0 for inside in taken)].reshape(-1).tolist()
