@@ -44,7 +44,10 @@ def test_sizes(shape, data, fsdp):
         ({"data": -1, "fsdp": -1}, "data and fsdp are"),
         ({"data": 0}, "must be positive, or -1 for the rest: data is 0"),
         ({"fdsp": 2}, "Did you mean 'fsdp'"),
-        ({"tensor": 2}, "Nothing is spread over the axis 'tensor' yet"),
+        (
+            {"data": -1, "tensor": 2},
+            "over the axis 'tensor' by the rules 'data': it must be 1, not 2. Set parallel.rules to 'tensor' or",
+        ),
     ],
 )
 def test_what_cannot_be_says_what_would(shape, message):

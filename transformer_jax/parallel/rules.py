@@ -1,74 +1,98 @@
-"""Where arrays lie on a mesh: parameters by the names of their axes, batches along their first, activations as told.
+"""Where parameters and their optimizer state lie on a mesh, by the names of their axes.
 
 A preset turns (axis names, shape) of a parameter into a `PartitionSpec`. Whatever lies at the end of a path that is a
-parameter's, and has its rank, is placed like it: gradients, moments, averages. Everything else is on every device.
+parameter's, and has its rank, is placed like it: gradients, moments, averages; a moment with an axis less (a factored
+one) like what is left of it. Everything else is on every device. `Placement` does the same for activations.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from transformer_jax import axes as words
 from transformer_jax import paths, types
 from transformer_jax.parallel import mesh as meshes
+from transformer_jax.parallel import placement, presets
 
+PRESETS = presets.PRESETS
+Placement = placement.Placement
 SMALLEST = 1024
 """Parameters with fewer elements are not worth cutting."""
+MOST_WHOLE = 0.02
+"""The part of the bytes of all parameters that may stay whole on every device under fsdp."""
+OPTIMIZER = "optimizer"
+"""The folder of a training state whose leaves `optimizer_state` is about."""
 
 Names = Sequence[str | None]
+Cuts = list[tuple[str, ...]]
+"""The axes of the mesh over which each axis of an array is cut."""
 
 
-def data(names: Names, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """Every device holds every parameter."""
-    return PartitionSpec()
+def parameter(names: Names, shape: Sequence[int], mesh: Mesh, preset: str, *, path: str = "") -> PartitionSpec:
+    """Where a parameter lies; `path` is what an error calls it."""
+    return _spec(_parameter_cuts(names, shape, mesh, preset, path))
 
 
-def fsdp(names: Names, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """The largest axis that divides by `fsdp` is cut, the first of equal ones; never the layers of a stack.
-
-    Layers stay whole because a scan reads them one at a time: a layer that lies on one device would be sent to all.
-    """
-    size = mesh.shape["fsdp"]
-    fit = [
-        axis
-        for axis, (name, length) in enumerate(zip(names, shape, strict=True))
-        if name != "layers" and not length % size
-    ]
-    if size == 1 or not fit or math.prod(shape) < SMALLEST:
-        return PartitionSpec()
-    largest = max(fit, key=lambda axis: shape[axis])
-    return PartitionSpec(*(None,) * largest, "fsdp")
-
-
-PRESETS: dict[str, Callable[[Names, Sequence[int], Mesh], PartitionSpec]] = {"data": data, "fsdp": fsdp}
-
-
-def shardings(tree: Any, axes: Mapping[str, Names], mesh: Mesh, preset: str) -> Any:
+def shardings(
+    tree: Any, axes: Mapping[str, Names], mesh: Mesh, preset: str, *, optimizer_state: str = "parameter"
+) -> Any:
     """A sharding for every leaf of `tree`, in the same containers.
 
-    `axes` names the axes of every parameter by its path in memory. The leaves need only a shape.
+    `axes` names the axes of every parameter by its path in memory. The leaves need only a shape. Leaves in the folder
+    `optimizer` lie like their parameter, or with `optimizer_state="data"` are cut over `data` too (ZeRO-1, 1910.02054).
+    Raises `InputError` where an axis does not divide.
     """
-    spec = PRESETS[paths.one_of("parallel.rules", preset, PRESETS)]
-    found = set()
-
-    def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        path = jax.tree_util.keystr(key_path, simple=True, separator=paths.SEPARATOR)
-        name = _parameter(path, axes)
-        if name is None or len(axes[name]) != len(leaf.shape):  # a factored moment has an axis less
-            return NamedSharding(mesh, PartitionSpec())
-        found.add(name)
-        return NamedSharding(mesh, spec(axes[name], leaf.shape, mesh))
-
-    placed = jax.tree_util.tree_map_with_path(place, tree)
-    if axes and not found:
+    presets.named(preset)
+    paths.one_of("parallel.optimizer_state", optimizer_state, ("parameter", "data"))
+    leaves = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    owners = [_parameter(path, axes) for path, _ in leaves]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (_, leaf) in zip(owners, leaves, strict=True):
+        if name is not None and len(axes[name]) == len(leaf.shape):
+            shapes.setdefault(name, tuple(leaf.shape))
+    if axes and not shapes:
         raise types.InputError(
             f"Parameters must be named as their axes are: no path of the tree ends in {next(iter(axes))!r}."
         )
-    return placed
+    _check_divides(shapes, axes, mesh, preset)
+    found = []
+    for name, (path, leaf) in zip(owners, leaves, strict=True):
+        cuts: Cuts = []
+        if name in shapes:
+            cuts = _parameter_cuts(axes[name], shapes[name], mesh, preset, name)
+            if optimizer_state == "data" and path.split(paths.SEPARATOR)[0] == OPTIMIZER:
+                cuts = _cut(cuts, axes[name], shapes[name], mesh, _left_over(mesh, preset))
+            cuts = _of_shape(cuts, shapes[name], tuple(leaf.shape))
+        found.append(NamedSharding(mesh, _spec(cuts)))
+    return jax.tree.unflatten(jax.tree.structure(tree), found)
+
+
+def require_sharded(params: Any, axes: Mapping[str, Names], mesh: Mesh, preset: str) -> None:
+    """`InputError` when more than `MOST_WHOLE` of the bytes of `params` are whole on every device under fsdp.
+
+    Parameters too small to be worth cutting (`SMALLEST`) are not held against it: of a tiny model they may be more.
+    """
+    size, flat = mesh.shape["fsdp"], paths.flatten(params)
+    if not presets.named(preset).fsdp or size == 1:
+        return
+    weight = {path: math.prod(leaf.shape) * leaf.dtype.itemsize for path, leaf in flat.items()}
+    placed = paths.flatten(shardings(params, axes, mesh, preset))
+    whole = [path for path, where in placed.items() if where.is_fully_replicated]
+    whole = [path for path in whole if math.prod(flat[path].shape) >= SMALLEST]
+    share = sum(weight[path] for path in whole) / max(sum(weight.values()), 1)
+    if share <= MOST_WHOLE:
+        return
+    largest = sorted(whole, key=lambda path: -weight[path])[:3]
+    named = ", ".join(f"{path} {_words(axes[path], flat[path].shape)}" for path in largest)
+    fewer = [n for n in range(2, size) if size % n == 0 and all(_divides(axes[p], flat[p].shape, n) for p in whole)]
+    remedy = f"fsdp={fewer[-1]} would cut all of them, with data=-1 for the rest" if fewer else "No smaller fsdp would"
+    raise types.InputError(
+        f"At most {MOST_WHOLE:.0%} of the bytes of the parameters may be whole on every device with rules {preset!r}:"
+        f" {share:.1%} are, as no axis divides by fsdp={size} in {named}. {remedy}; or take the rules 'data'."
+    )
 
 
 def batch(mesh: Mesh) -> NamedSharding:
@@ -81,42 +105,107 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """`axes.Placement` of a mesh: examples stay where the batch is.
+def _parameter_cuts(names: Names, shape: Sequence[int], mesh: Mesh, preset: str, path: str) -> Cuts:
+    rules = presets.named(preset)
+    cuts: Cuts = []
+    for name, length in zip(names, shape, strict=True):
+        target = rules.parameters.get(name or "")
+        cut = target is not None and mesh.shape[target] > 1
+        if cut and length % mesh.shape[target]:
+            if name not in presets.MAY_STAY_WHOLE:
+                _refuse(path, {path: (name, length)}, target, mesh)
+            cut = False
+        cuts.append((target,) if cut and target else ())
+    return _cut(cuts, names, shape, mesh, ("fsdp",)) if rules.fsdp else cuts
 
-    The compiler stays free to place the other axes, and an axis that does not divide is left alone.
+
+def _cut(cuts: Cuts, names: Names, shape: Sequence[int], mesh: Mesh, over: Iterable[str]) -> Cuts:
+    """One axis more is cut over all of `over`: of those that divide the one whose parts are whole tiles of a TPU.
+
+    Among equals an axis that is not cut yet, then the longest, then the first; never the layers of a stack, which a
+    scan reads one at a time. Parts of 20 rows were measured to become blocking all-reduces of whole parameters.
     """
+    over = tuple(axis for axis in over if mesh.shape[axis] > 1)
+    size = math.prod(mesh.shape[axis] for axis in over)
+    if size == 1 or math.prod(shape) < SMALLEST:
+        return cuts
+    best: tuple[Any, ...] = ()
+    chosen = None
+    for axis, (name, length, taken) in enumerate(zip(names, shape, cuts, strict=True)):
+        part, rest = divmod(length // math.prod(mesh.shape[other] for other in taken), size)
+        if name == "layers" or rest or not part:
+            continue
+        rank = (tiles(part), not taken, length)
+        if rank > best:
+            best, chosen = rank, axis
+    return [(*taken, *over) if axis == chosen else taken for axis, taken in enumerate(cuts)]
 
-    mesh: Mesh
 
-    @property
-    def hardware(self) -> words.Hardware:
-        return words.of_device(self.mesh.devices.flat[0])
+def tiles(part: int) -> int:
+    """How well so many rows fill the (8, 128) tiles of a TPU: 2 along either side, 1 along the first only, 0 not."""
+    return 2 if part % 128 == 0 else 1 if part % 8 == 0 else 0
 
-    @property
-    def examples_only(self) -> bool:
-        return self.mesh.shape["sequence"] == self.mesh.shape["tensor"] == 1
 
-    def constrain(self, x: jax.Array, names: Names) -> jax.Array:
-        parts, free = meshes.batch_parts(self.mesh), PartitionSpec.UNCONSTRAINED
-        where = [
-            meshes.BATCH_AXES if name == "batch" and not length % parts else free
-            for name, length in zip(names, x.shape, strict=True)
-        ]
-        if parts == 1 or meshes.BATCH_AXES not in where:
-            return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*where)))
+def _left_over(mesh: Mesh, preset: str) -> tuple[str, ...]:
+    """The axes of examples within a replica over which no parameter is cut."""
+    return ("data",) if presets.named(preset).fsdp else ("data", "fsdp")
 
-    def on_shards(self, function: Callable[..., Any], inputs: Sequence[Names], output: Names) -> Callable[..., Any]:
-        if self.mesh.size == 1:
-            return function
 
-        def spec(names: Names) -> PartitionSpec:
-            return PartitionSpec(*(meshes.BATCH_AXES if name == "batch" else None for name in names))
+def _of_shape(cuts: Cuts, shape: tuple[int, ...], leaf: tuple[int, ...]) -> Cuts:
+    """The cuts of a leaf that has the parameter's shape, or lacks one of its axes; none where it could be either."""
+    if leaf == shape:
+        return cuts
+    without = [
+        [*cuts[:axis], *cuts[axis + 1 :]]
+        for axis in range(len(shape))
+        if tuple(np.delete(shape, axis).tolist()) == leaf
+    ]
+    return without[0] if without and all(other == without[0] for other in without) else []
 
-        cut = tuple(spec(names) for names in inputs)
-        return jax.shard_map(function, mesh=self.mesh, in_specs=cut, out_specs=spec(output), check_vma=False)
+
+def _check_divides(shapes: Mapping[str, tuple[int, ...]], axes: Mapping[str, Names], mesh: Mesh, preset: str) -> None:
+    """One error for all axes that a rule cannot cut."""
+    rules = presets.named(preset).parameters
+    for target in sorted(set(rules.values())):
+        bound = {
+            path: (name, length)
+            for path, shape in shapes.items()
+            for name, length in zip(axes[path], shape, strict=True)
+            if rules.get(name or "") == target and name not in presets.MAY_STAY_WHOLE
+        }
+        worst = next((path for path, (_, length) in bound.items() if length % mesh.shape[target]), None)
+        if worst is not None:
+            _refuse(worst, bound, target, mesh)
+
+
+def _refuse(path: str, bound: Mapping[str, tuple[str | None, int]], target: str, mesh: Mesh) -> None:
+    name, length = bound[path]
+    common = math.gcd(*(length for _, length in bound.values()))
+    sizes = [str(size) for size in range(1, common + 1) if common % size == 0 and mesh.size % size == 0]
+    raise types.InputError(
+        f"The axis {target!r} of the mesh must divide what it cuts: the axis {name!r} of {path} has {length}, {target}"
+        f" is {mesh.shape[target]}. {target} may be {', '.join(sizes)} for every parameter of this model on {mesh.size}"
+        " devices, with data=-1 for the rest."
+    )
+
+
+def _divides(names: Names, shape: Sequence[int], size: int) -> bool:
+    return any(name != "layers" and length % size == 0 for name, length in zip(names, shape, strict=True))
+
+
+def _words(names: Names, shape: Sequence[int]) -> str:
+    return f"({', '.join(f'{name} {length}' for name, length in zip(names, shape, strict=True))})"
+
+
+def _spec(cuts: Cuts) -> PartitionSpec:
+    entries = [None if not cut else cut[0] if len(cut) == 1 else cut for cut in cuts]
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=paths.SEPARATOR)
 
 
 def _parameter(path: str, axes: Mapping[str, Names]) -> str | None:
