@@ -41,6 +41,7 @@ DATA: dict[str, dict[str, Any]] = {
         source="tfds:imagenet2012",
         train="train[:99%]",
         val="validation",
+        sizes=dict(examples=1_268_355, classes=1000),
         head_bias=-6.9,
         model=dict(pool="tok", pre_logits=True),
         epochs=("300",),
@@ -58,6 +59,7 @@ DATA: dict[str, dict[str, Any]] = {
         source="tfds:imagenet21k",
         train="full[51200:]",
         val="full[25600:51200]",
+        sizes=dict(examples=14_145_922, classes=21_843),
         head_bias=-10.0,
         model=dict(pool="gap", pre_logits=False),
         epochs=("300", "30"),
@@ -109,6 +111,7 @@ def get_config(
         split=how["train"],
         preprocess=training,
         batch_size=4096,
+        **({} if source else how["sizes"]),
     )
     # The paper's weight decay is multiplied by the learning rate (its footnote 4): big_vision writes 0.1 as 1e-4.
     config.optim = dict(name="adamw", b1=0.9, b2=0.999, moment_dtype="bfloat16", weight_decay=decay, clip_norm=1.0)

@@ -15,7 +15,6 @@ import pathlib
 import ml_collections
 
 from transformer_jax import config as configs
-from transformer_jax import types
 
 PARTS = configs.module(pathlib.Path(__file__).parents[1] / "parts.py")
 
@@ -24,8 +23,8 @@ def get_config(
     source: str = "", train: str = "train", val: str = "val", model: str = "g/14"
 ) -> ml_collections.ConfigDict:
     """`model` is any variant of the ViT; those of the paper's study share the recipe."""
-    if not source:
-        raise types.InputError("JFT-3B is not public: name images of your own, source=tfds:NAME or folder:PATH.")
+    sizes = {} if source else dict(examples=3_000_000_000, classes=29_593)
+    source = source or "private:JFT-3B"
     training, judging = PARTS.preprocess("inception", 224)
     config = ml_collections.ConfigDict()
     config.name = f"{model.replace('/', '_')}_1M"
@@ -35,6 +34,7 @@ def get_config(
         split=train,
         preprocess=training,
         batch_size=16_384,
+        **sizes,
     )
     # A weak decay lets the body go far in few shots, a strong one keeps the head small (section 3.1).
     config.optim = dict(

@@ -62,6 +62,8 @@ def get_config(epochs: str = "90", ablate: str = "", judges: str = "") -> ml_col
         split="train[:99%]",
         preprocess=training,
         batch_size=4096 if "batch" in without else 1024,
+        examples=1_268_355,
+        classes=1000,
     )
     # big_vision writes this weight decay as 1e-4: it does not multiply it by the base rate of 1e-3.
     config.optim = dict(name="adamw", moment_dtype="bfloat16", weight_decay=0.1, clip_norm=1.0)

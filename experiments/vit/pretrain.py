@@ -2,7 +2,8 @@
 
 Model     B/16 B/32 L/16 L/32 H/14, hybrids R50+B/16 and the like, ResNets R50x1 and the like; at 224 x 224. The head is
           an MLP with one tanh layer (`pre_logits`), which fine-tuning throws away
-Data      jft: JFT-300M, 303M images of 18k classes, through your own `source=`, since it is not public
+Data      jft: JFT-300M, 303M images of 18k classes, through your own `source=`, since it is not public (a run without
+          one can be planned: transformer-jax plan)
           imagenet21k: 14.2M images of 21,843 classes; `tfds:imagenet21k` (split `full`) has to be made by hand
           imagenet1k: 1.28M images of 1,000 classes
 Recipe    Adam, batch 4096, 10k steps of warm-up, gradients clipped at norm 1, sigmoid loss; crops and flips, no more
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from transformer_jax import config as configs
-from transformer_jax import paths, types
+from transformer_jax import paths
 
 PARTS = configs.module(pathlib.Path(__file__).parents[1] / "parts.py")
 FEWSHOT = pathlib.Path(__file__).parents[1] / "transfer" / "fewshot.py"
@@ -65,9 +66,15 @@ TABLE = (
 )
 # Where the examples are; the head's bias at the start makes every class as improbable as it is (big_vision's configs).
 DATA: dict[str, dict[str, Any]] = {
-    "jft": dict(source="", train="train", val="validation", head_bias=-10.0),
+    "jft": dict(source="private:JFT-300M", train="train", val="validation", head_bias=-10.0),
     "imagenet21k": dict(source="tfds:imagenet21k", train="full[51200:]", val="full[25600:51200]", head_bias=-10.0),
     "imagenet1k": dict(source="tfds:imagenet2012", train="train[:99%]", val="validation", head_bias=-6.9),
+}
+# How many there are in `train`, and of how many classes. JFT's are the paper's 303M, and 18,291 of BiT (1912.11370).
+SIZES = {
+    "jft": dict(examples=303_000_000, classes=18_291),
+    "imagenet21k": dict(examples=14_145_922, classes=21_843),
+    "imagenet1k": dict(examples=1_268_355, classes=1000),
 }
 # Where the decay ends: the paper does not say. Its code (google-research/vision_transformer, utils.py) draws the line
 # to this rate, big_vision to 0.
@@ -89,10 +96,8 @@ def get_config(
     rows: dict[str, Row] = {name: row for row in TABLE if row.data == data for name in row.models.split()}
     row = rows[paths.one_of("model", model, rows)]
     epochs = paths.one_of("epochs", epochs or row.epochs.split()[0], row.epochs.split())
+    sizes = {} if source or train else SIZES[data]  # of images of your own we know nothing
     source = source or examples["source"]
-    if not source:
-        raise types.InputError("JFT-300M is not public: name images of your own, source=tfds:NAME or folder:PATH.")
-
     training, judging = PARTS.preprocess("inception", 224)
     config = ml_collections.ConfigDict()
     config.name = f"{model.replace('/', '_')}_{data}_{epochs}ep"
@@ -114,6 +119,7 @@ def get_config(
         split=train or examples["train"],
         preprocess=training,
         batch_size=4096,
+        **sizes,
     )
     # Table 3's text names clipping for ImageNet-1k alone; the released code clips everywhere.
     config.optim = dict(name="adamw", b1=0.9, b2=0.999, weight_decay=row.weight_decay, clip_norm=1.0)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.experiments import papers, recipes
-from transformer_jax import config, types
+from transformer_jax import config, experiment, types
 
 
 def pretrain(*row):
@@ -78,12 +78,16 @@ def test_the_splits_are_those_of_big_vision():
 
 
 def test_data_nobody_can_download_must_be_named():
-    with pytest.raises(types.InputError, match="JFT-300M is not public: .* source="):
-        recipes.load("vit/pretrain.py", data="jft")
-    with pytest.raises(types.InputError, match="JFT-3B is not public: .* source="):
-        recipes.load("vit/giant.py")
+    for recipe, name in (
+        (recipes.load("vit/pretrain.py", data="jft"), "JFT-300M"),
+        (recipes.load("vit/giant.py"), "JFT-3B"),
+    ):
+        problems = "\n".join(experiment.missing(recipe))
+        assert f"{name} is not public: name images of your own, source=tfds:NAME" in problems
+        assert recipes.get(recipe, "data.examples", "data.classes") > (10**8, 10**4)  # enough to plan with
     own = recipes.load("vit/pretrain.py", data="jft", source="tfds:mine", train="train[1000:]", val="train[:1000]")
     assert recipes.get(own, "data.source", "data.split") == ("tfds:mine", "train[1000:]")
+    assert recipes.get(own, "data.examples", "data.classes") == (None, None)
     assert recipes.get(own, "evals.val.source", "evals.val.split") == ("tfds:mine", "train[:1000]")
 
 

@@ -20,6 +20,7 @@ EMBEDDED = {
 KINDS = {
     "tfds": "transformer_jax.data.tfds:open",
     "folder": "transformer_jax.data.folder:open",
+    "private": "transformer_jax.data.private:open",
 }
 
 
@@ -94,7 +95,7 @@ def listing() -> str:
     lines = []
     for name, opener in _table().items():
         documentation = importlib.import_module(opener.partition(":")[0]).__doc__ or ""
-        form = {"tfds": "tfds:NAME", "folder": "folder:PATH"}.get(name, name)
+        form = {"tfds": "tfds:NAME", "folder": "folder:PATH", "private": "private:NAME"}.get(name, name)
         lines.append(f"{form:12} {documentation.strip().splitlines()[0]}")
         if name == "tfds":
             lines += [
@@ -111,7 +112,7 @@ def _table() -> dict[str, str]:
 def _parse(spec: str) -> tuple[str, str]:
     name, colon, argument = spec.partition(":")
     if name not in _table() or bool(colon) != (name in KINDS) or (colon and not argument):
-        kinds = [*EMBEDDED, *(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in KINDS)]
+        kinds = [*EMBEDDED, *(f"{kind}:{'PATH' if kind == 'folder' else 'NAME'}" for kind in KINDS)]
         hint = paths.did_you_mean(name, _table()) if name not in _table() else ""
         raise types.InputError(f"A source is one of {', '.join(kinds)}. Not: {spec!r}.{hint}")
     return name, argument

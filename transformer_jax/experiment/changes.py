@@ -11,7 +11,8 @@ Changes = dict[str, tuple[Any, Any]]
 """`{"train.total": (1000, 2000)}`"""
 # How a run is carried out: the numbers are the same.
 _HOW = re.compile(
-    r"(name|resume|resume_allow|checkpoint\..*|parallel\..*|train\.(log_every|watchdog)|data\.(threads|workers|data_dir)"
+    r"(name|resume|resume_allow|checkpoint\..*|parallel\..*|train\.(log_every|watchdog)"
+    r"|data\.(threads|workers|data_dir|examples|classes)"
     r"|evals\.\w+\.(threads|workers|data_dir)|model\.(scan|remat|attention))"
 )
 # What it is judged by, and where it began: nothing of a run that goes on.

@@ -41,7 +41,8 @@ class Experiment:
 class Data:
     """Training examples. `arguments` go to the source (`size`, `labels`, `val_fraction`, ...).
 
-    `threads=None` reads data in memory with one thread and data on disk with as many as there are cores.
+    `threads=None` reads data in memory with one thread and data on disk with as many as there are cores. `examples` and
+    `classes` say what is there, for planning a run where it is not; a run itself counts.
     """
 
     source: str
@@ -54,6 +55,8 @@ class Data:
     on_bad_image: Literal["raise", "skip"] = "raise"
     threads: int | None = None
     workers: int = 0
+    examples: int | None = None
+    classes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ _PEAKS = (
     (r"TPU v5 ?(lite|e)", 197e12),
     (r"TPU v5p?", 459e12),
     (r"TPU v6 ?(lite|e)", 918e12),
+    (r"TPU ?7x", 1153.5e12),  # one device is half a chip
     (r".*\bB200\b.*", 2250e12),
     (r".*\bH(100|200|800)\b.*PCIe.*", 756e12),
     (r".*\bH100 NVL\b.*", 835e12),
