@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,52 +30,57 @@ class Collective:
     """Of the whole arrays: what is gathered, reduced or scattered."""
     sent: int
     """Bytes every device sends, by the algorithm of a ring."""
+    across: bool = False
+    """Whether it goes from one slice to another, over the network."""
 
 
-def summary(runs: Sequence[program_text.Run], mesh: Mapping[str, int]) -> list[Collective]:
-    """The communication of a step on a mesh of these sizes, most bytes first.
+def summary(runs: Sequence[program_text.Run], mesh: Mapping[str, int], slices: Sequence[int] = ()) -> list[Collective]:
+    """The communication of a step on a mesh of these sizes, most bytes first; `slices` says where each device lies.
 
     An asynchronous collective appears several times in the text (its start, its end and operations it is fused with):
     it counts once, by its channel.
     """
-    each: dict[str, tuple[str, str, int, int, int]] = {}
+    each: dict[str, Collective] = {}
     for number, run in enumerate(runs):
-        found = _one(run, mesh)
+        found = _one(run, mesh, slices)
         channel = re.search(r"channel_id=(\d+)", run.instruction.rest)
         key = channel[1] if channel else f"line {number}"
-        if found is not None and (key not in each or found[3] > each[key][3]):
+        if found is not None and (key not in each or found.bytes > each[key].bytes):
             each[key] = found
-    totals: dict[tuple[str, str, int], list[int]] = {}
-    for kind, axes, devices, times, size in each.values():
-        total = totals.setdefault((kind, axes, devices), [0, 0])
-        total[0] += times
-        total[1] += times * size
-    listed = [
-        Collective(kind, axes, devices, count, size, _sent(kind, size, devices))
-        for (kind, axes, devices), (count, size) in totals.items()
+    totals: dict[tuple[Any, ...], list[Collective]] = {}
+    for one in each.values():
+        totals.setdefault((one.kind, one.axes, one.devices, one.across), []).append(one)
+    joined = [
+        dataclasses.replace(
+            parts[0],
+            count=sum(part.count for part in parts),
+            bytes=sum(part.bytes for part in parts),
+            sent=sum(part.sent for part in parts),
+        )
+        for parts in totals.values()
     ]
-    return sorted(listed, key=lambda one: -one.bytes)
+    return sorted(joined, key=lambda one: -one.bytes)
 
 
-def _one(run: program_text.Run, mesh: Mapping[str, int]) -> tuple[str, str, int, int, int] | None:
-    """(kind, axes, devices, times, bytes) of an instruction that communicates."""
+def _one(run: program_text.Run, mesh: Mapping[str, int], slices: Sequence[int]) -> Collective | None:
+    """An instruction that communicates, as often as it runs."""
     made = run.instruction
     kind = made.opcode.removesuffix("-start")
     if kind not in KINDS:
         return None
-    axes, devices = groups(made.rest, mesh)
+    axes, group, devices = groups(made.rest, mesh)
     if devices == 1:
         return None
     sizes = program_text.arrays(made.shape)
-    if made.opcode != kind and kind != "all-reduce":
-        size = max(sizes, default=0)  # the result stands beside the operand
-    else:
-        size = sum(sizes)
+    beside = made.opcode != kind and kind != "all-reduce"  # the result stands beside the operand
+    size = max(sizes, default=0) if beside else sum(sizes)
     if kind == "reduce-scatter":
         size *= devices
     elif kind == "all-reduce" and run.computation.startswith(_SCATTER):
         kind = "reduce-scatter"
-    return kind, axes, devices, run.times, size
+    size *= run.times
+    across = len({slices[device] for device in group}) > 1 if slices else False
+    return Collective(kind, axes, devices, run.times, size, _sent(kind, size, devices), across)
 
 
 def _sent(kind: str, size: int, devices: int) -> int:
@@ -83,17 +89,18 @@ def _sent(kind: str, size: int, devices: int) -> int:
     return round(size * (2 if kind == "all-reduce" else 1) * (devices - 1) / devices)
 
 
-def groups(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
-    """Which axes of the mesh the devices of a group lie along, and how many they are."""
+def groups(rest: str, mesh: Mapping[str, int]) -> tuple[str, list[int], int]:
+    """Which axes of the mesh the devices of a group lie along, the devices of one group, and how many one has."""
     pairs = re.search(r"source_target_pairs=\{(\{[\d,{} ]*\})\}", rest)
     if pairs:
         numbers = [tuple(map(int, pair)) for pair in re.findall(r"\{(\d+),(\d+)\}", pairs[1])]
         moved = {axis for pair in numbers for axis in _varying(pair, mesh)}
-        return _name(moved, mesh), math.prod(mesh[axis] for axis in moved)
+        group = [device for pair in numbers for device in pair]
+        return _name(moved, mesh), group, math.prod(mesh[axis] for axis in moved)
     group = _group(rest, mesh)
     moved = _varying(group, mesh)
     exact = math.prod(mesh[axis] for axis in moved) == len(group)
-    return _name(moved, mesh) if exact else "?", len(group)
+    return _name(moved, mesh) if exact else "?", group, len(group)
 
 
 def _name(axes: set[str], mesh: Mapping[str, int]) -> str:
