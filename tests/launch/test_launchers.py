@@ -1,0 +1,115 @@
+"""Every launcher: clean shell, the same last line, a dry run that does nothing, and a clear word on what is missing."""
+
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch import cases
+from transformer_jax.training import exits
+
+SCRIPTS = sorted(
+    path
+    for path in (cases.ROOT / "launch").rglob("*")
+    if path.is_file() and path.read_bytes().startswith((b"#!/usr/bin/env bash", b"# shellcheck shell=bash"))
+)
+
+
+def test_the_shell_scripts_are_clean():
+    shellcheck = pathlib.Path(sys.executable).with_name("shellcheck")
+    assert len(SCRIPTS) >= 6
+    result = subprocess.run([shellcheck, "-x", "-P", cases.ROOT, *SCRIPTS], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_a_dry_run_prints_what_would_be_done_and_does_none_of_it(name, commands):
+    result = cases.call(cases.CASES[name], dry=True, path=commands.path)
+    assert result.returncode == 0, result.stderr
+    assert commands.calls() == []
+    assert cases.printed(name) == (cases.GOLDEN / f"{name}.txt").read_text()  # python -m tests.golden.make_launch
+
+
+def test_every_dry_run_has_its_golden():
+    assert {path.stem for path in cases.GOLDEN.glob("*.txt")} == set(cases.CASES)
+
+
+@pytest.mark.parametrize("name", [name for name, case in cases.CASES.items() if "--workdir" in case.arguments])
+def test_every_training_ends_in_the_same_line(name):
+    text = (cases.GOLDEN / f"{name}.txt").read_text().replace('", "', " ").replace(".sh worker", ".sh train")
+    line = " ".join(["train", *cases.TRAIN])
+    assert line in text.splitlines()[-1] or f'command: ["transformer-jax {line}"]' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [(name, variable) for name, case in cases.CASES.items() for variable in case.required()]
+)
+def test_a_missing_variable_is_named_with_its_rule_and_an_example(name, variable, commands):
+    case = cases.CASES[name]
+    result = cases.call(case, path=commands.path, **{variable: ""})
+    assert result.returncode == exits.BAD_INPUT, result.stdout
+    assert f"launch/{case.launcher}: {variable} must be " in result.stderr
+    assert f"it is not set. Example: {variable}=" in result.stderr
+    assert commands.calls() == []
+
+
+@pytest.mark.parametrize("option", ["--config", "--workdir"])
+@pytest.mark.parametrize("name", ["tpu_vm", "slurm", "gke_tpu", "skypilot"])
+def test_a_training_without_experiment_or_folder_is_refused(name, option, commands):
+    case = cases.CASES[name]
+    words = list(case.arguments)
+    at = words.index(option)
+    del words[at : at + 2]
+    result = cases.call(cases.dataclasses.replace(case, arguments=words), path=commands.path)
+    assert result.returncode == exits.BAD_INPUT
+    assert f"{option} must name" in result.stderr and "Example:" in result.stderr
+    assert commands.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "value", "said"),
+    [
+        ("tpu_vm", "RESTARTS", "-1", "RESTARTS must be a whole number of at least 0; it is '-1'"),
+        ("slurm", "GPUS_PER_NODE", "0", "GPUS_PER_NODE must be a whole number of at least 1; it is '0'"),
+        ("gke_tpu", "TOPOLOGY", "16", "TOPOLOGY must be sizes with x between; it is '16'"),
+        ("gke_tpu", "CHIPS", "3", "CHIPS must divide the slice: 4x4 has 16 chips, CHIPS is 3"),
+        ("gke_tpu", "NAME", 'a"b', "NAME must be a name of Kubernetes"),
+        ("gke_gpu", "NODES", "two", "NODES must be a whole number of at least 1; it is 'two'"),
+        ("skypilot", "BUCKET", "runs", "BUCKET must begin with the store it is in; it is 'runs'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(name, variable, value, said, commands):
+    result = cases.call(cases.CASES[name], path=commands.path, **{variable: value})
+    assert result.returncode == exits.BAD_INPUT
+    assert said in result.stderr
+    assert commands.calls() == []
+
+
+@pytest.mark.parametrize(("name", "where"), [("tpu_vm", "gs://a/b"), ("gke_gpu", "runs/a"), ("skypilot", "/elsewhere")])
+def test_a_run_directory_that_would_be_lost_is_refused(name, where, commands):
+    case = cases.CASES[name]
+    words = [where if word == "/runs/l16" else word for word in case.arguments]
+    result = cases.call(cases.dataclasses.replace(case, arguments=words), path=commands.path)
+    assert result.returncode == exits.BAD_INPUT
+    assert "--workdir must be" in result.stderr and where in result.stderr
+
+
+@pytest.mark.parametrize("name", ["gke_image", "skypilot", "tpu_vm_delete", "tpu_vm_fetch"])
+def test_what_is_done_is_what_the_dry_run_printed(name, commands):
+    result = cases.call(cases.CASES[name], path=commands.path)
+    assert result.returncode == 0, result.stderr
+    assert commands.calls() == [
+        shlex.split(line, comments=True)
+        for line in cases.call(cases.CASES[name], dry=True).stdout.splitlines()
+        if not line.startswith(("#", ".venv"))
+    ]
+
+
+@pytest.mark.parametrize("launcher", sorted({case.launcher for case in cases.CASES.values()}))
+def test_help_says_how_it_is_called(launcher):
+    result = cases.call(cases.Case(launcher, ["--help"], {}))
+    assert result.returncode == 0
+    assert f"launch/{launcher} " in result.stdout and "Variables: " in result.stdout
+    assert not any(line.startswith("#") for line in result.stdout.splitlines())

@@ -1,0 +1,73 @@
+"""launch/slurm/train.sbatch inside a job: the tasks and their GPUs, and when the job is queued again."""
+
+import pytest
+
+from tests.launch import cases
+from transformer_jax.training import exits
+
+JOB = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_SUBMIT_DIR": str(cases.ROOT),
+    "SLURM_NTASKS_PER_NODE": "8",
+    "SLURM_GPUS_ON_NODE": "8",
+}
+REQUEUE = ["scontrol", "requeue", "7"]
+
+
+def job(commands, code: int = 0, state: str = "RUNNING", **variables: str):
+    commands.says("srun", f"exit {code}")
+    commands.says("scontrol", f'[ "$1" = requeue ] || echo "JobId=7 JobState={state} Reason=None"')
+    case = cases.Case("slurm/train.sbatch", cases.TRAIN, JOB | variables)
+    return cases.call(case, path=commands.path)
+
+
+def test_the_job_starts_the_training_on_its_tasks(commands):
+    assert job(commands).returncode == 0
+    (call,) = commands.calls()
+    assert call[0] == "srun" and call[-len(cases.TRAIN) - 2 :] == [".venv/bin/transformer-jax", "train", *cases.TRAIN]
+
+
+def test_submission_asks_for_as_many_tasks_as_gpus(commands):
+    text = cases.printed("slurm")
+    assert "--gpus-per-node=8 --ntasks-per-node=8" in text and "--gpus-per-task" not in text
+
+
+def test_one_task_on_a_node_of_eight_gpus_is_refused(commands):
+    result = job(commands, SLURM_NTASKS_PER_NODE="1")
+    assert result.returncode == exits.BAD_INPUT
+    assert "as many tasks as GPUs" in result.stderr and "1 tasks and 8 GPUs" in result.stderr
+    assert commands.calls() == []
+
+
+def test_gpus_hidden_from_tasks_are_refused(commands):
+    result = job(commands, SLURM_GPUS_PER_TASK="1")
+    assert result.returncode == exits.BAD_INPUT and "--gpus-per-task must not be set" in result.stderr
+
+
+@pytest.mark.parametrize("code", sorted(exits.RESTARTABLE))
+def test_a_job_worth_a_restart_is_queued_again(code, commands):
+    assert job(commands, code).returncode == code
+    assert commands.calls()[-1] == REQUEUE
+
+
+@pytest.mark.parametrize("code", [exits.OK, exits.FAILED, exits.BAD_INPUT, exits.DIVERGED, exits.INTERRUPTED])
+def test_another_end_is_the_end(code, commands):
+    assert job(commands, code).returncode == code
+    assert REQUEUE not in commands.calls()
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PENDING"])
+def test_a_job_that_slurm_ended_is_left_to_slurm(state, commands):
+    """`scancel` sends SIGTERM too; a preemption by Slurm queues the job by itself."""
+    job(commands, exits.PREEMPTED, state)
+    assert REQUEUE not in commands.calls()
+
+
+def test_restarts_have_an_end(commands):
+    result = job(commands, exits.HUNG, RESTARTS="3", SLURM_RESTART_COUNT="3")
+    assert "after 3 restarts" in result.stderr and REQUEUE not in commands.calls()
+
+
+def test_the_time_limit_is_announced_to_the_tasks_not_to_the_shell():
+    lines = (cases.ROOT / "launch/slurm/train.sbatch").read_text().splitlines()
+    assert "#SBATCH --signal=TERM@120" in lines and "#SBATCH --requeue" in lines

@@ -1,0 +1,185 @@
+"""launch/tpu_vm.sh: what an end of the training on a slice means, and what a worker does with the signals."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.launch import cases
+from transformer_jax.training import exits
+
+# The state of the machine is a file; creating and deleting change it; the training is a script.
+GCLOUD = """
+here="${{0%/*}}"
+case "$*" in
+  *"queued-resources describe"*) [ -e "$here/state" ] && echo ACTIVE || exit 1 ;;
+  *" describe "*) cat "$here/state" 2>/dev/null || exit 1 ;;
+  *" create "*) echo READY >"$here/state" ;;
+  *" delete "*) rm -f "$here/state" ;;
+  *"tpu_vm.sh worker"*) {training} ;;
+esac
+"""
+
+
+def attempt(commands, training: str, state: str = "READY", verb: str = "attempt", **variables: str):
+    commands.says("gcloud", GCLOUD.format(training=training))
+    commands.says("git", "")
+    if state:
+        (commands.path / "state").write_text(state + "\n")
+    case = cases.Case("tpu_vm.sh", [verb, *cases.TRAIN], cases.TPU | {"POLL": "0"})
+    return cases.call(case, path=commands.path, **variables)
+
+
+def done(commands) -> list[str]:
+    """The verbs of gcloud that change or use something, in order."""
+    return [call[4] for call in commands.calls() if call[0] == "gcloud" and call[4] != "describe"]
+
+
+def fails(*codes: int) -> str:
+    """As gcloud ends when these workers failed: with the code of the first, naming all on standard error."""
+    said = "; ".join(
+        f'echo "##### Command execution on worker {worker} failed with exit status {code}. Continuing." >&2'
+        for worker, code in enumerate(codes)
+    )
+    return f"{said}; exit {codes[0]}"
+
+
+def test_a_machine_that_is_there_is_set_up_and_used(commands):
+    assert attempt(commands, "exit 0").returncode == 0
+    assert done(commands) == ["scp", "ssh", "ssh"]
+
+
+def test_a_machine_that_is_not_there_is_created(commands):
+    assert attempt(commands, "exit 0", state="").returncode == 0
+    assert done(commands) == ["create", "scp", "ssh", "ssh"]
+
+
+@pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED"])
+def test_a_machine_that_was_taken_is_deleted_and_created(state, commands):
+    assert attempt(commands, "exit 0", state=state).returncode == 0
+    assert done(commands) == ["delete", "create", "scp", "ssh", "ssh"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        ([exits.HUNG], exits.HUNG),
+        ([exits.PEER_LOST, exits.PEER_LOST], exits.PEER_LOST),
+        ([exits.PEER_LOST, exits.BAD_INPUT, exits.PEER_LOST], exits.BAD_INPUT),
+        ([exits.PEER_LOST, exits.DIVERGED], exits.DIVERGED),
+        ([exits.FAILED, exits.PEER_LOST], exits.FAILED),
+    ],
+)
+def test_the_code_that_must_not_be_repeated_decides(codes, code, commands):
+    assert attempt(commands, fails(*codes)).returncode == code
+
+
+def test_a_broken_connection_to_a_machine_that_is_there_is_worth_a_restart(commands):
+    assert attempt(commands, fails(255, 255)).returncode in exits.RESTARTABLE
+
+
+def test_a_machine_taken_during_the_training_is_a_preemption(commands):
+    taken = 'echo PREEMPTED >"$here/state"; ' + fails(255)
+    assert attempt(commands, taken).returncode == exits.PREEMPTED
+
+
+def test_training_goes_on_after_a_preemption_on_a_new_machine(commands):
+    once = 'if [ -e "$here/once" ]; then exit 0; fi; touch "$here/once"; echo PREEMPTED >"$here/state"; ' + fails(255)
+    assert attempt(commands, once, verb="train").returncode == 0
+    assert done(commands) == ["scp", "ssh", "ssh", "delete", "create", "scp", "ssh", "ssh"]
+
+
+def test_training_does_not_repeat_a_mistake(commands):
+    assert attempt(commands, fails(exits.BAD_INPUT), verb="train").returncode == exits.BAD_INPUT
+    assert done(commands) == ["scp", "ssh", "ssh"]
+
+
+def test_restarts_have_an_end(commands):
+    assert attempt(commands, fails(exits.HUNG), verb="train", RESTARTS="1").returncode == exits.HUNG
+    assert done(commands) == ["scp", "ssh", "ssh"] * 2
+
+
+WORKER = """
+home="${0%/*}/worker"
+mkdir -p "$home"
+case "$4" in
+  scp) cp "$5" "$home/${6#*:}" ;;
+  ssh) cd "$home" && HOME="$home" PATH="$home/.local/bin:$PATH" bash -c "${8#--command=}" ;;
+esac
+"""
+
+
+def test_a_worker_gets_what_is_committed_and_an_environment(commands, checkout):
+    folder = checkout('echo "$EXTRAS $PYTHON $1 $(cat experiment.py)" >>"$HOME/started"')
+    git = ["git", "-C", folder, "-c", "user.name=n", "-c", "user.email=e", "-c", "init.defaultBranch=main"]
+    (folder / "experiment.py").write_text("one")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    (folder / "experiment.py").write_text("changed, not committed")
+    uv = commands.path / "worker" / ".local" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text("#!/bin/sh\necho of-uv\n")
+    uv.chmod(0o755)
+    commands.says("gcloud", WORKER)
+    environment = {
+        "PATH": f"{commands.path}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        **cases.TPU,
+    }
+    command = [folder / "launch" / "tpu_vm.sh", "setup"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "what is not committed is not sent" in result.stderr
+    assert (commands.path / "worker" / "started").read_text() == "tpu of-uv --version one\n"
+
+
+def start(checkout: pathlib.Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [checkout / "launch" / "tpu_vm.sh", "worker", *cases.TRAIN],
+        env={"PATH": os.environ["PATH"], "HOME": str(checkout)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_worker_runs_the_training_and_ends_with_its_code(checkout):
+    worker = start(checkout('echo "$EXTRAS" "$@"; exit 75'))
+    assert worker.communicate(timeout=60)[0].split() == ["tpu", "train", *cases.TRAIN]
+    assert worker.returncode == exits.HUNG
+
+
+SAVES = "trap 'echo saved; exit 143' TERM; echo ready; while :; do sleep 0.02; done"
+
+
+def test_a_worker_hands_a_signal_on_and_waits_for_the_save(checkout):
+    worker = start(checkout(SAVES))
+    assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+    worker.send_signal(signal.SIGTERM)
+    assert worker.communicate(timeout=60)[0] == "saved\n"
+    assert worker.returncode == exits.PREEMPTED
+
+
+def test_a_worker_told_to_stop_is_not_started_again(checkout):
+    folder = checkout(SAVES)
+    worker = start(folder)
+    assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+    (stop,) = [line for line in cases.printed("tpu_vm_stop").splitlines() if "touch" in line]
+    subprocess.run(["bash", "-c", stop.split("--command=")[1].rstrip("'")], env={"HOME": str(folder)}, check=True)
+    assert worker.communicate(timeout=60)[0] == "saved\n"
+    assert worker.returncode == exits.INTERRUPTED and worker.returncode not in exits.RESTARTABLE
+
+
+def test_a_worker_ends_the_training_that_a_broken_connection_left(checkout):
+    folder = checkout(SAVES)
+    left = start(folder)
+    assert left.stdout is not None and left.stdout.readline() == "ready\n"
+    while not (folder / ".transformer_jax.pid").exists():
+        time.sleep(0.01)
+    (folder / "launch" / "local.sh").write_text("#!/usr/bin/env bash\necho next\n")
+    worker = start(folder)
+    assert worker.communicate(timeout=60)[0] == "next\n"
+    assert left.communicate(timeout=60)[0] == "saved\n"
