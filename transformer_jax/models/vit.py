@@ -63,15 +63,18 @@ class ViT(nnx.Module):
     def __call__(self, image: Float[Array, "batch height width channels"]) -> Float[Array, "batch classes"]:
         """The logits, in float32."""
         if self.head_dist is None:
-            return self.head(self.features(image))
-        tokens = self.tokens(image)
-        return (self.head(tokens[:, 0]) + self.head_dist(tokens[:, 1])) / 2
+            logits = self.head(self.features(image))
+        else:
+            tokens = self.tokens(image)
+            logits = (self.head(tokens[:, 0]) + self.head_dist(tokens[:, 1])) / 2
+        return axes.constrain(logits, "batch", "classes")
 
     def features(self, image: Float[Array, "batch height width channels"]) -> Float[Array, "batch features"]:
         """What the head sees, in float32: the pooled vector, after `pre_logits` where there is one."""
-        x = self.pool(self.tokens(image))
+        x = axes.constrain(self.pool(self.tokens(image)), "batch", "embed")
         x = self.norm(x) if self.norm is not None and self.config.pool_norm == "after" else x
-        x = x if self.pre_logits is None else jnp.tanh(self.pre_logits(x))
+        if self.pre_logits is not None:
+            x = axes.constrain(jnp.tanh(self.pre_logits(x)), "batch", "mlp")
         return x.astype(jnp.float32)
 
     def tokens(self, image: Float[Array, "batch height width channels"]) -> Float[Array, "batch length embed"]:

@@ -5,7 +5,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from transformer_jax import types
+from transformer_jax import axes, types
 from transformer_jax.nn import linear
 
 
@@ -56,7 +56,8 @@ class PatchEmbedding(nnx.Module):
         kernel = self.kernel[...].astype(self.dtype)
         matrix = kernel.reshape(-1, kernel.shape[-1])
         bias = self.bias[...].astype(self.dtype)
-        return linear.dense(patches(image.astype(self.dtype), self.patch), kernel=matrix, bias=bias)
+        x = linear.dense(patches(image.astype(self.dtype), self.patch), kernel=matrix, bias=bias)
+        return axes.constrain(x, "batch", "length", "embed")
 
 
 def repeat(
