@@ -87,6 +87,11 @@ def numbers(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "wall" and not k.startswith("time/")} for line in lines]
 
 
+def timeless(meta: dict[str, Any]) -> dict[str, Any]:
+    """The meta data of a checkpoint without what a clock measured, and without the seal over it."""
+    return {name: value for name, value in meta.items() if name not in ("goodput", "seal")}
+
+
 class Mean:
     """An evaluator: the mean of the head, slowly if asked to."""
 

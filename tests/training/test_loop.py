@@ -374,7 +374,8 @@ def test_an_evaluation_that_was_interrupted_is_done_after_the_resume_and_its_sco
         found = checkpoint.load_leaves(tmp_path / "checkpoints" / str(step))[1]
         assert found["evaluated"] and found["metrics"]["val/mean"] == evaluate.calls[step // 3 - 1]
         if step % save_every == 0:
-            assert found == checkpoint.load_leaves(tmp_path / "undisturbed" / "checkpoints" / str(step))[1]
+            other = checkpoint.load_leaves(tmp_path / "undisturbed" / "checkpoints" / str(step))[1]
+            assert small_run.timeless(found) == small_run.timeless(other)
     assert small_run.numbers(tmp_path) == small_run.numbers(tmp_path / "undisturbed")
 
 

@@ -26,6 +26,8 @@ class Tally:
         self.compiles = 0
         self.hits = 0
         self.misses = 0
+        self.compiling = False
+        """Whether a program has been handed to the compiler that has not come back."""
         jax.monitoring.register_event_listener(self._event)
         jax.monitoring.register_event_duration_secs_listener(self._duration)
 
@@ -34,7 +36,10 @@ class Tally:
         self.misses += event == "/jax/compilation_cache/cache_misses"
 
     def _duration(self, event: str, duration_secs: float, **_: Any) -> None:
-        self.compiles += event == "/jax/core/compile/backend_compile_duration"
+        finished = event == "/jax/core/compile/backend_compile_duration"
+        self.compiles += finished
+        if finished or event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            self.compiling = not finished
 
 
 @functools.cache

@@ -1,13 +1,16 @@
-"""Failures a run is told about in words: numbers that are not finite, and memory that is not enough."""
+"""Failures a run is told about in words: numbers that are not finite, memory or a disk that is not enough."""
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
+import shutil
 from collections.abc import Generator, Mapping
 from typing import Any
 
 from transformer_jax import types
+from transformer_jax.training import exits
 
 REPORT = "diverged.json"
 
@@ -27,6 +30,71 @@ class BatchRecord:
 
 class Diverged(RuntimeError):
     """A loss, gradient or update was not finite, and the run was not told to skip such batches."""
+
+
+class DiskFull(OSError):
+    """A file could not be written for want of space. The message names the disk."""
+
+
+_FULL = {
+    errno.ENOSPC: "No space left on device",
+    errno.EDQUOT: "Disk quota exceeded",
+    errno.EFBIG: "File too large",
+}
+_LOST = ("closed by peer", "reset by peer", "Broken pipe", "heartbeat", "coordination service", "remote process exited")
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a process that `error` ends (`exits`)."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else exits.OK if error.code is None else exits.FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return exits.INTERRUPTED
+    if isinstance(error, types.InputError):
+        return exits.BAD_INPUT
+    if isinstance(error, Diverged):
+        return exits.DIVERGED
+    return exits.PEER_LOST if lost_peer(error) else exits.FAILED
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether `error` is how a collective or the coordination service says that another process is gone."""
+    if type(error).__name__ == "PeerLost":
+        return True
+    text = str(error)
+    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and any(sign in text for sign in _LOST)
+
+
+@contextlib.contextmanager
+def disk_hints(directory: str | os.PathLike[str]) -> Generator[None, None, None]:
+    """Within this context an error of a full disk becomes a `DiskFull` that names the disk of `directory`."""
+    try:
+        yield
+    except Exception as error:
+        said = next((text for number, text in _FULL.items() if _is(error, number, text)), None)
+        if said is None or isinstance(error, DiskFull):
+            raise
+        raise DiskFull(disk_full(directory, said)) from error
+
+
+def _is(error: BaseException, number: int, text: str) -> bool:
+    """Whether the error, or one that it came from, is this one of the system: tensorstore says it in words only."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) == number or text in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def disk_full(directory: str | os.PathLike[str], said: str) -> str:
+    """What to do about a disk that is full."""
+    usage = shutil.disk_usage(directory)
+    return (
+        f"A run needs room for its checkpoints and numbers: the disk of {os.fspath(directory)} has"
+        f" {usage.free / 2**30:.2f} of {usage.total / 2**30:.1f} GiB left ({said}). Finished checkpoints"
+        " stand. Make room, or lower checkpoint.keep_last, and give the same command again."
+    )
 
 
 def diverged(record: BatchRecord, metrics: Mapping[str, Any], directory: str | os.PathLike[str] | None) -> Diverged:

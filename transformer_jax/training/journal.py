@@ -1,7 +1,9 @@
 """What the loop tells about training: the metrics of the step before, the pace, the waiting, the compiling."""
 
+import collections
 import contextlib
 import os
+import statistics
 import threading
 import time
 import warnings
@@ -13,6 +15,7 @@ import numpy as np
 
 from transformer_jax import types
 from transformer_jax.training import compilation, failures, reporting, state, step
+from transformer_jax.training import goodput as goodputs
 
 _STARVED = 0.2  # share of the time the device stood idle for want of data that is worth a warning
 _STARVED_SECONDS = 2.0
@@ -43,6 +46,7 @@ class Journal:
         flops_per_step: float | None = None,
         peak_flops: float | None = None,
         progress: Progress | None = None,
+        goodput: goodputs.Goodput | None = None,
     ) -> None:
         self._writer, self._progress, self._directory = writer, progress, directory
         self._total, self._batch, self._every = total_steps, batch_size, max(1, every)
@@ -52,7 +56,30 @@ class Journal:
         self._compile_seconds = 0.0
         self._warned = False
         self._watcher: threading.Thread | None = None
+        self.goodput = goodput or goodputs.Goodput()
+        self.turns = 0
+        self._recent: collections.deque[float] = collections.deque(maxlen=64)
+        self._turned: float | None = None
         self._restart()
+
+    @property
+    def phase(self) -> str:
+        """What the run is doing, a name of `goodput.PHASES`."""
+        return self.goodput.phase
+
+    def typical(self) -> tuple[int, float]:
+        """How many recent turns of the loop are known, and the median of their seconds. From any thread."""
+        recent = list(self._recent)
+        return len(recent), statistics.median(recent) if recent else 0.0
+
+    @contextlib.contextmanager
+    def training(self) -> Generator[None, None, None]:
+        """Around the loop: what comes before is start-up, what comes after waits for the last save."""
+        self.goodput.enter("step")
+        try:
+            yield
+        finally:
+            self.goodput.enter("save")
 
     def _restart(self) -> None:
         self._since, self._steps, self._waited, self._excluded = time.perf_counter(), 0, 0.0, 0.0
@@ -68,7 +95,9 @@ class Journal:
             self._watcher.start()
         yield
         if idle_since:
-            self._waited += time.perf_counter() - idle_since[0]
+            idle = time.perf_counter() - idle_since[0]
+            self._waited += idle
+            self.goodput.shift("data_wait", idle)
 
     @contextlib.contextmanager
     def dispatching(self) -> Generator[None, None, None]:
@@ -78,16 +107,20 @@ class Journal:
         if self._compile.seconds is not None:
             self._compile_seconds += self._compile.seconds
             self._excluded += self._compile.seconds
+            self.goodput.shift("compile", self._compile.seconds)
+            self._turned = None
             cache = f" (compile cache: {self._compile.cache})" if self._compile.cache else ""
             self._writer.text(f"The training step was compiled in {self._compile.seconds:.1f} s{cache}.")
 
     @contextlib.contextmanager
-    def paused(self) -> Generator[None, None, None]:
-        """Around evaluations and saves: they are not part of the pace of training."""
+    def paused(self, phase: str) -> Generator[None, None, None]:
+        """Around an `"evaluation"` or a `"save"`: they are not part of the pace of training."""
         self.flush()
         start = time.perf_counter()
-        yield
+        with self.goodput.during(phase):
+            yield
         self._excluded += time.perf_counter() - start
+        self._turned = None
 
     def step(
         self, clock: state.Clock, metrics: types.Metrics, learning_rate: float | np.floating, ids: Any = None
@@ -97,6 +130,11 @@ class Journal:
         Raises `Diverged` when that one was not finite and its policy is to stop.
         """
         self.flush()
+        now = time.perf_counter()
+        if self._turned is not None:
+            self._recent.append(now - self._turned)
+        self._turned = now
+        self.turns += 1
         first = clock.examples - self._batch
         known = {"learning_rate": reporting.number(learning_rate)}
         if clock.skipped:
@@ -136,7 +174,9 @@ class Journal:
 
     def _write(self, number: int, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         line: dict[str, Any] = {f"train/{name}": value for name, value in values.items() if name != step.STOPPED}
-        self._writer.write(number, {**line, **known, **self._pace(number)})
+        share = {"time/goodput": reporting.rounded(self.goodput.share())}
+        self._writer.write(number, {**line, **known, **self._pace(number), **share})
+        self.goodput.leave(number)
         self._restart()
 
     def _pace(self, number: int) -> dict[str, float]:

@@ -56,20 +56,20 @@ def fit(
     replicated = state.step.sharding
     feed = batches(clock.examples)
     scores: dict[str, float] = {}
-    with jax.transfer_guard("disallow"), contextlib.closing(feed), _committed(checkpointer):
+    with jax.transfer_guard("disallow"), contextlib.closing(feed), _committed(checkpointer), log.training():
         try:
             while True:
                 due = [item for item in evaluations if not clock.evaluated and item.due(clock.step, total_steps)]
                 if due:
-                    with log.paused():
+                    with log.paused("evaluation"):
                         scores = evaluator.run(due, state, stop)
                     log.evaluation(clock.step, scores)
                 clock.evaluated = True
 
                 due_save = _save_due(clock.step, total_steps, save_every, save_last)
                 if checkpointer is not None and (due_save or (scores and checkpointer.has(clock.step))):
-                    with log.paused():
-                        _save(checkpointer, state, clock, scores)
+                    with log.paused("save"):
+                        _save(checkpointer, state, clock, scores, log)
 
                 if clock.step >= total_steps:
                     log.flush()
@@ -89,7 +89,8 @@ def fit(
         except preemption.Preempted:
             log.flush()
             if checkpointer is not None:
-                _save(checkpointer, state, clock, scores)
+                with log.paused("save"):
+                    _save(checkpointer, state, clock, scores, log)
             log.text(f"Asked to stop: {'saved at' if checkpointer else 'left at'} step {clock.step}.")
             raise
 
@@ -116,9 +117,14 @@ def _save_due(step: int, total_steps: int, every: int | None, last: bool) -> boo
 
 
 def _save(
-    checkpointer: checkpoint.Checkpointer, state: states.TrainState, clock: states.Clock, scores: dict[str, float]
+    checkpointer: checkpoint.Checkpointer,
+    state: states.TrainState,
+    clock: states.Clock,
+    scores: dict[str, float],
+    log: journal.Journal,
 ) -> None:
     if not checkpointer.has(clock.step):
+        clock.goodput = log.goodput.totals()
         checkpointer.save(state, clock, scores)
     elif scores:  # the step a run continues from is there already, perhaps without its evaluation
         checkpointer.record(clock, scores)

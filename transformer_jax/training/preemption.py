@@ -2,6 +2,9 @@
 
 A signal only raises a flag; the loop polls it where the state is whole. Where nothing can be lost (waiting for data,
 evaluating) it also interrupts: `with stop.interruptible():`. A second signal ends the process at once.
+
+Of several processes any may get the signal. All poll at the same places, and agree on the poll where all stop; nothing
+interrupts there, for the others could not know.
 """
 
 import contextlib
@@ -11,7 +14,7 @@ import threading
 from collections.abc import Generator, Sequence
 from types import FrameType
 
-from transformer_jax.training import exits
+from transformer_jax.training import exits, failures, peers
 
 
 class Preempted(SystemExit):
@@ -30,8 +33,11 @@ class Stop:
     def __init__(self) -> None:
         self._requested = False
         self._interrupts = False
+        self.polls = 0
+        """How often it was asked: a sign of life."""
 
     def __call__(self) -> bool:
+        self.polls += 1
         return self._requested
 
     def request(self) -> None:
@@ -43,7 +49,7 @@ class Stop:
 
     def check(self) -> None:
         """Raises `Preempted` if the run has been asked to stop."""
-        if self._requested:
+        if self():
             raise Preempted
 
     @contextlib.contextmanager
@@ -57,6 +63,26 @@ class Stop:
             self._interrupts = False
 
 
+class Together(Stop):
+    """The same of a run of several processes: it becomes true at the same call on all of them."""
+
+    def __init__(self, others: peers.Peers) -> None:
+        super().__init__()
+        self._others = others
+
+    def __call__(self) -> bool:
+        self.polls += 1
+        return self._others.poll()
+
+    def request(self) -> None:
+        self._others.request()
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Generator[None, None, None]:
+        self.check()
+        yield
+
+
 _active: Stop | None = None
 
 
@@ -68,30 +94,48 @@ def listen(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) 
     installed.
     """
     global _active
-    if _active is not None and threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
+        yield Stop()
+        return
+    if _active is not None:
         yield _active
         return
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
+    with _peers() as others:
+        stop = Stop() if others is None else Together(others)
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            restore()
+            text = (
+                f"\n{signal.Signals(number).name}: stopping at the end of this step, after a save."
+                " Once more: stop now.\n"
+            )
+            os.write(2, text.encode())
+            stop.request()
+
+        def restore() -> None:
+            for number, handler in previous.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+        previous = {number: signal.signal(number, handle) for number in signals}
+        _active = stop
+        try:
+            yield stop
+        finally:
+            _active = None
+            restore()
+
+
+@contextlib.contextmanager
+def _peers() -> Generator[peers.Peers | None, None, None]:
+    """The other processes of the run; they are told when this one fails."""
+    others = peers.join()
+    if others is None:
+        yield None
         return
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        restore()
-        text = (
-            f"\n{signal.Signals(number).name}: stopping at the end of this step, after a save. Once more: stop now.\n"
-        )
-        os.write(2, text.encode())
-        stop.request()
-
-    previous = {number: signal.signal(number, handle) for number in signals}
-    _active = stop
     try:
-        yield stop
+        yield others
+    except BaseException as error:
+        peers.announce(failures.exit_code(error), f"{type(error).__name__}: {error}")
+        raise
     finally:
-        _active = None
-        restore()
+        others.close()

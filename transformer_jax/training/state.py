@@ -40,6 +40,8 @@ class Clock:
     """Whether the evaluations due at `step` have been done."""
     skipped: int = 0
     """Bad examples that others stood in for, of those this process read."""
+    goodput: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Where the time went until here (`goodput.Goodput.totals`), over all processes that worked on the run."""
 
     def advance(self, batch_size: int, skipped: int = 0) -> None:
         self.step += 1
