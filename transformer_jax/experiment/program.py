@@ -47,10 +47,17 @@ class Program:
             abstract_params=self.model.abstract, stacks=self.model.stacks, **settings["optim"]
         )
         parallel = settings["parallel"]
-        self.mesh = mesh.make(parallel["mesh"], devices)
+        self.mesh = mesh.make(parallel["mesh"], devices, across=parallel["across"], preset=parallel["rules"])
         self.jit = strategies.STRATEGIES[parallel["strategy"]](self.mesh, parallel["rules"])
         abstract = jax.eval_shape(self._create, jax.random.key(0), self.model.abstract)
-        at_work = rules.shardings(abstract, self.model.axes, self.mesh, parallel["rules"])
+        rules.require_sharded(self.model.abstract, self.model.axes, self.mesh, parallel["rules"])
+        at_work = rules.shardings(
+            abstract,
+            self.model.axes,
+            self.mesh,
+            parallel["rules"],
+            optimizer_state=parallel["optimizer_state"],
+        )
         self._at_work = self.shardings = at_work
         if parallel["offload"] == "optimizer":
             self.shardings = dataclasses.replace(at_work, optimizer=memory.on_host(at_work.optimizer))
@@ -197,8 +204,8 @@ class Program:
     def place(self, flat: types.FlatTree) -> Any:
         """Parameters by neutral path (one leaf a layer) as the sharded tree of the program."""
         params = paths.unflatten(paths.stack(flat, self.model.stacks, np.stack))
-        return jax.tree.map(jax.device_put, params, self.shardings.params)
+        return jax.tree.map(memory.placed, params, self.shardings.params)
 
     def neutral(self, params: Any) -> types.FlatTree:
-        """The inverse of `place`: numpy leaves by neutral path."""
-        return paths.unstack(paths.flatten(jax.device_get(params)), self.model.stacks)
+        """The inverse of `place`: numpy leaves by neutral path, on every process."""
+        return paths.unstack(paths.flatten(jax.tree.map(memory.fetched, params)), self.model.stacks)

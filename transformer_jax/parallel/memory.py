@@ -1,8 +1,10 @@
 """Which memory of a device arrays lie in: its own, or that of its host, where they wait until a step wants them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from transformer_jax import types
 
@@ -23,3 +25,20 @@ def on_host(shardings: Any) -> Any:
                 f" {', '.join(kinds)}. Set parallel.offload='none'; optimizer_state='data' and fsdp save memory too."
             )
     return jax.tree.map(lambda where: where.with_memory_kind(HOST), shardings)
+
+
+def fetched(array: jax.Array) -> np.ndarray:
+    """The whole array in numpy. Where it is spread over processes all of them must ask, and each is given all of it."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(jax.device_get(array))
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process has whole as one on the devices of all: each gives its devices their parts."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    part: Callable[[Any], np.ndarray] = array.__getitem__
+    return jax.make_array_from_callback(array.shape, sharding, part)

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from transformer_jax import axes, types
+from transformer_jax.parallel import memory, rules
 from transformer_jax.parallel import mesh as meshes
-from transformer_jax.parallel import rules as presets
 
 Gradients = Callable[..., Any]
 _DEVICES = "devices"
@@ -24,20 +24,20 @@ _DEVICES = "devices"
 
 @dataclasses.dataclass(frozen=True)
 class Jit:
-    """`jax.jit` with `NamedSharding`s on one mesh; `rules` names the preset that activations are placed by."""
+    """`jax.jit` with `NamedSharding`s on one mesh; `preset` names the rules that activations are placed by."""
 
     mesh: Mesh
-    rules: str = "data"
+    preset: str = "data"
 
     @property
     def batch(self) -> NamedSharding:
         """Where batches lie: their examples spread over the devices."""
-        return presets.batch(self.mesh)
+        return rules.batch(self.mesh)
 
     @property
     def replicated(self) -> NamedSharding:
         """Where scalars and metrics lie: on every device."""
-        return presets.replicated(self.mesh)
+        return rules.replicated(self.mesh)
 
     def compile(
         self,
@@ -75,7 +75,7 @@ class Jit:
     def _placed(self, function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
         @functools.wraps(function)
         def on_mesh(*args: Any) -> Any:
-            with axes.placed(presets.Placement(mesh)):
+            with axes.placed(rules.Placement(mesh, self.preset)):
                 return function(*args)
 
         return on_mesh
@@ -87,11 +87,21 @@ class Jit:
 
     def _place(self, array: np.ndarray, sharding: NamedSharding) -> jax.Array:
         """An explicit transfer, so that it passes a transfer guard."""
-        if array.ndim and sharding.spec:
-            self.check_batch(len(array) * jax.process_count())
         if sharding.is_fully_addressable:
+            if array.ndim and sharding.spec:
+                self.check_batch(len(array))
             return jax.device_put(array, sharding)
-        return jax.make_array_from_process_local_data(sharding, array)
+        if not sharding.spec:
+            return memory.placed(array, sharding)
+        examples = len(array) * _readers(self.mesh)
+        self.check_batch(examples)
+        return jax.make_array_from_process_local_data(sharding, array, (examples, *array.shape[1:]))
+
+
+@functools.lru_cache(maxsize=8)
+def _readers(mesh: Mesh) -> int:
+    """Into how many equal parts the processes that share a mesh cut a batch: asked for every batch, found once."""
+    return meshes.readers(mesh).count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +113,8 @@ class Pmap(Jit):
 
     def __post_init__(self) -> None:
         others = [axis for axis in ("fsdp", "sequence", "tensor") if self.mesh.shape[axis] > 1]
-        if self.rules != "data" or others:
-            found = f"parallel.rules is {self.rules!r}" if self.rules != "data" else f"the mesh has {others[0]}"
+        if self.preset != "data" or others:
+            found = f"parallel.rules is {self.preset!r}" if self.preset != "data" else f"the mesh has {others[0]}"
             raise types.InputError(
                 f"parallel.strategy='pmap' spreads examples and nothing else: {found}. Use rules='data' and a mesh of"
                 " data alone, or strategy='jit'."
