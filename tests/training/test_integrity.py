@@ -39,6 +39,18 @@ def test_sharding_does_not_change_it(spec):
     assert on_device(sharded).items() <= on_device(FLAT).items()
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_parts_that_processes_hold_add_up_to_it(count):
+    array, total = np.asarray(FLAT["params/blocks/kernel"]), 0
+    for rows in np.array_split(np.arange(16), count):
+        for columns in (slice(0, 5), slice(5, 8)):
+            total += integrity._piece_sum(array[:, rows, columns], [0, int(rows[0]), columns.start], array.shape)
+    assert total % 2**32 == integrity.digest(array)
+    wide = np.arange(6, dtype=np.int64) << 30  # two words an element
+    halves = [integrity._piece_sum(wide[:2], [0], wide.shape), integrity._piece_sum(wide[2:], [2], wide.shape)]
+    assert sum(halves) % 2**32 == integrity.digest(wide)
+
+
 def test_any_single_flipped_bit_changes_it():
     array = np.asarray(jax.random.normal(jax.random.key(2), (40, 30)))
     before, rng = integrity.digest(array), np.random.default_rng(0)

@@ -6,9 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from transformer_jax import types
+from transformer_jax.parallel import memory, multihost
 
 Predict = Callable[[Any, Any], Any]
 Put = Callable[[Mapping[str, Any]], Any]
@@ -82,8 +82,8 @@ class Rows:
     def _read(self) -> None:
         if self._waiting is not None:
             mask, arrays = self._waiting
-            kept = _host(mask).astype(bool)
-            self._parts.append(jax.tree.map(lambda array: _host(array)[kept], arrays))
+            kept = memory.fetched(mask).astype(bool)
+            self._parts.append(jax.tree.map(lambda array: memory.fetched(array)[kept], arrays))
             self._waiting = None
 
 
@@ -111,17 +111,14 @@ def require_examples(name: str, pipeline: Pipeline) -> None:
 
 
 def require_all(name: str, pipeline: Pipeline, count: int) -> None:
-    """Raises unless every example was counted, but for bad images the pipeline was told to skip."""
-    skipped = getattr(pipeline, "skipped", 0)
+    """Raises unless every example was counted, but for bad images the pipeline was told to skip.
+
+    All processes ask together; processes that were given the same examples skipped the same ones.
+    """
+    own = [pipeline.process[0], getattr(pipeline, "skipped", 0)]
+    skipped = sum(dict(multihost.gather(own)).values())
     examples = pipeline.num_examples
-    # What other processes skipped is not known here.
-    if count + skipped > examples or (count + skipped < examples and jax.process_count() == 1):
+    if count + skipped != examples:
         raise RuntimeError(f"{name} counted {count} of {examples} examples, {skipped} skipped.")
     if count == 0:
         raise types.InputError(f"An evaluator needs examples: all {examples} of {name!r} are bad images.")
-
-
-def _host(array: jax.Array) -> np.ndarray:
-    if array.is_fully_addressable or array.is_fully_replicated:
-        return np.asarray(jax.device_get(array))
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
+
+from transformer_jax.parallel import multihost
 
 FOLDER = "predictions"
 _SEED = re.compile(r"_seed\d+$")
@@ -26,7 +27,7 @@ def path(directory: str | os.PathLike[str], name: str) -> pathlib.Path:
 def write(directory: str | os.PathLike[str], name: str, rows: Mapping[str, np.ndarray]) -> pathlib.Path:
     """The rows of an evaluator into a run directory, whole or not at all, by the first process. Returns the file."""
     file = path(directory, name)
-    if jax.process_index() != 0:
+    if not multihost.main():
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".tmp")

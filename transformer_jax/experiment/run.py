@@ -12,20 +12,24 @@ import ml_collections
 from transformer_jax import config, types
 from transformer_jax.evaluation import chance, classification
 from transformer_jax.experiment import changes as differences
-from transformer_jax.experiment import rundir, sections, weights
+from transformer_jax.experiment import peers, rundir, sections, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
+from transformer_jax.parallel import multihost, together
 from transformer_jax.training import (
     checkpoint,
     compilation,
     evaluator,
     failures,
+    goodput,
     loop,
     preemption,
     report,
     start,
     state,
+    watchdog,
 )
+from transformer_jax.training import peers as others
 
 
 def train(
@@ -38,6 +42,7 @@ def train(
 ) -> dict[str, float]:
     """Train to the end of the run, or on from its last checkpoint; returns the last value of every metric.
 
+    Called by every process of a run, on the same settings and directory; the first one writes and speaks.
     `settings` is a resolved experiment, or a config as an experiment file returns it. `quiet` runs are parts of
     something larger: no console, TensorBoard or report. Without `keep` no checkpoint is left of a run that has ended.
     """
@@ -46,26 +51,39 @@ def train(
     shared = shared or sharing.Shared()
     folder = Path(workdir).expanduser().absolute()
     compilation.enable_cache(os.environ.get("TRANSFORMER_JAX_CACHE", "~/.cache/transformer_jax"))
-    with preemption.listen() as stop, rundir.alone(folder):
-        setup = setups.prepare(settings, shared)
-        settings = setup.settings
+    say = _silent if quiet or not multihost.main() else print
+    spent = goodput.Goodput(folder / goodput.FILE if multihost.main() else None, age=goodput.process_age())
+    with preemption.listen() as stop, rundir.alone(folder), failures.disk_hints(folder):
+        setup, evaluations = together.by_all(lambda: _prepared(settings, shared, folder))
         checkpointer = _checkpointer(folder, setup)
-        evaluations = setups.evaluations(setup, shared, folder)
-        begun = _begin(setup, checkpointer, shared, evaluations, stop, _silent if quiet else print)
+        peers.require(setup.settings, setup.data, checkpointer.steps())
+        begun = _begin(setup, checkpointer, shared, evaluations, stop, say)
+        spent.continues(begun.clock.goodput, begun.clock.step, begun.origin != "resume")
         setup = setups.continued(setup, begun.clock)
         kept = begun.clock.step if begun.origin == "own" else None
         numbers = rundir.Numbers(folder, kept, setup.total_steps, quiet=quiet)
-        if not quiet:
+        if not quiet and multihost.main():
             rundir.introduce(folder, setup, print)
         if begun.clock.step >= setup.total_steps:
             numbers.text(f"Nothing left to do: step {begun.clock.step} of {setup.total_steps}.")
         with rundir.checkpoints(checkpointer.directory, keep=keep):
-            _fit(setup, begun, evaluations, checkpointer, numbers, stop, save_last=keep)
+            _fit(setup, begun, evaluations, checkpointer, numbers, spent, stop, save_last=keep)
         if keep:  # what was not kept is lost when its numbers are
             stop.check()
-    if not quiet:
-        report.run(folder, title=settings["name"])
-    return numbers.last
+
+    def finished() -> dict[str, float]:
+        if not quiet:
+            report.run(folder, title=setup.settings["name"])
+        return numbers.last
+
+    return together.by_first(finished)
+
+
+def _prepared(
+    settings: Mapping[str, Any], shared: sharing.Shared, folder: Path
+) -> tuple[setups.Setup, Sequence[evaluator.Scheduled]]:
+    setup = setups.prepare(settings, shared)
+    return setup, setups.evaluations(setup, shared, folder)
 
 
 def _fit(
@@ -74,6 +92,7 @@ def _fit(
     evaluations: Sequence[evaluator.Scheduled],
     checkpointer: checkpoint.Checkpointer,
     numbers: rundir.Numbers,
+    spent: goodput.Goodput,
     stop: preemption.Stop,
     *,
     save_last: bool,
@@ -85,8 +104,10 @@ def _fit(
         remat=setup.settings["model"].get("remat"),
         devices=jax.device_count(),
     )
+    log = numbers.journal(setup, spent)
+    options = {"process": multihost.index(), "announce": others.announce}
     try:
-        with hints:
+        with hints, watchdog.Watchdog(setup.settings["train"]["watchdog"], numbers.folder, log, stop, **options):
             loop.fit(
                 begun.state,
                 setup.program.step,
@@ -95,7 +116,7 @@ def _fit(
                 total_steps=setup.total_steps,
                 batch_size=setup.batch_size,
                 schedule=setup.schedule,
-                log=numbers.journal(setup),
+                log=log,
                 stop=stop,
                 put=setup.program.jit.put,
                 evaluations=evaluations,
@@ -107,6 +128,8 @@ def _fit(
             numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
     finally:
         checkpointer.close()
+        spent.leave(begun.clock.step, now=True)
+        numbers.text(spent.text())
         numbers.close()
 
 

@@ -3,8 +3,11 @@
 import contextlib
 import fcntl
 import math
+import secrets
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
@@ -13,10 +16,14 @@ import jax
 from transformer_jax import config, types
 from transformer_jax.experiment import setup as setups
 from transformer_jax.metrics import flops
-from transformer_jax.training import failures, journal, provenance, reporting
+from transformer_jax.parallel import multihost, together
+from transformer_jax.training import failures, goodput, journal, provenance, reporting
 
 CONFIG = "config.json"
 LOCK = ".lock"
+TOKEN = ".processes"
+"""What the first process writes at the start, for the others to see."""
+_SEEN_WITHIN = 20.0  # seconds: file systems of a network show a new file late
 
 
 def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> None:
@@ -30,21 +37,60 @@ def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Generator[None, None, None]:
-    """Within this context no other process of this machine trains in the folder, which is made if it is not there."""
+    """Within this context no other run trains in the folder, which is made if it is not there.
+
+    All processes of a run share it: the first one holds the lock, and the others must see what it writes.
+    """
+    with contextlib.ExitStack() as held:
+        together.by_first(lambda: _lock(folder, held))
+        if multihost.count() > 1:
+            _require_shared(folder)
+        yield
+
+
+def _lock(folder: Path, held: contextlib.ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
+        lock = held.enter_context((folder / LOCK).open("w"))
     except OSError as error:
         raise types.InputError(f"--workdir must be a directory one can write to: {folder}: {error.strerror}.") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise types.InputError(
-                f"One process trains in a run directory: another one is at work in {folder}. Wait for it, or choose"
-                " another --workdir."
-            ) from None
-        yield
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise types.InputError(
+            f"One run trains in a run directory: another one is at work in {folder}. Wait for it, or choose"
+            " another --workdir."
+        ) from None
+
+
+def _require_shared(folder: Path) -> None:
+    """`InputError` on every process unless each of them sees a file that the first one writes into the folder."""
+    token = together.by_first(lambda: _written(folder, secrets.token_hex(16)))
+    deadline = time.monotonic() + _SEEN_WITHIN
+    while not (seen := _holds(folder, token)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    answers = multihost.gather([seen, socket.gethostname(), str(folder)])
+    if multihost.main():
+        (folder / TOKEN).unlink(missing_ok=True)
+    blind = [f"process {index} on {host} ({place})" for index, (saw, host, place) in enumerate(answers) if not saw]
+    if blind:
+        raise types.InputError(
+            f"All processes of a run must see the same run directory: what process 0 on {answers[0][1]} writes in"
+            f" {answers[0][2]} is not seen by {', '.join(blind)}. Give every process the same --workdir, on a file"
+            " system that all machines mount."
+        )
+
+
+def _written(folder: Path, token: str) -> str:
+    (folder / TOKEN).write_text(token)
+    return token
+
+
+def _holds(folder: Path, token: str) -> bool:
+    try:
+        return (folder / TOKEN).read_text() == token
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -54,7 +100,7 @@ def checkpoints(directory: Path, *, keep: bool) -> Generator[None, None, None]:
     doomed = directory.with_name(f"{directory.name}.deleted")
 
     def delete() -> None:
-        if not keep and jax.process_index() == 0:
+        if not keep and multihost.main():
             shutil.rmtree(doomed, ignore_errors=True)
             if directory.exists():
                 directory.rename(doomed)
@@ -72,27 +118,28 @@ class Numbers:
     """The writers of a run, and the last value of every metric they were given.
 
     `kept` is the step of its own that the run continues from: metric lines up to it stay. A quiet run writes
-    `metrics.jsonl` only; others also TensorBoard events, and lines or a progress bar for people.
+    `metrics.jsonl` only; others also TensorBoard events, and lines or a progress bar for people. Of several processes
+    the first one writes; the others remember.
     """
 
     def __init__(self, folder: Path, kept: int | None, total_steps: int, *, quiet: bool):
         self.folder = folder
-        self.quiet = quiet
         self._last = _Last()
-        until = -1 if kept is None else kept
-        self._bar = reporting.Bar(total_steps, start=kept or 0) if sys.stdout.isatty() and not quiet else None
-        writers: list[reporting.Writer] = [
-            reporting.JsonLines(folder / reporting.METRICS, keep_until=until),
-            self._last,
-        ]
-        if not quiet:
-            writers.append(reporting.TensorBoard(folder / "tensorboard", keep_until=until))
-            writers.append(self._bar or reporting.Console())
+        self._bar = None
+        writers: list[reporting.Writer] = [self._last]
+        if multihost.main():
+            until = -1 if kept is None else kept
+            writers.append(reporting.JsonLines(folder / reporting.METRICS, keep_until=until))
+            if not quiet:
+                self._bar = reporting.Bar(total_steps, start=kept or 0) if sys.stdout.isatty() else None
+                writers.append(reporting.TensorBoard(folder / "tensorboard", keep_until=until))
+                writers.append(self._bar or reporting.Console())
         self._writers = reporting.Writers(writers)
-        for line in reporting.read(folder / reporting.METRICS):  # a run that was finished before has its numbers here
+        for line in together.by_first(lambda: reporting.read(folder / reporting.METRICS)):
+            # A run that was finished before has its numbers here.
             self._last.values.update({name: value for name, value in line.items() if name not in ("step", "wall")})
 
-    def journal(self, setup: setups.Setup) -> journal.Journal:
+    def journal(self, setup: setups.Setup, spent: goodput.Goodput) -> journal.Journal:
         """The journal of the loop, writing here."""
         kinds = [device.device_kind for device in jax.devices()]
         peaks = [flops.peak(kind) for kind in kinds]
@@ -102,10 +149,11 @@ class Numbers:
             total_steps=setup.total_steps,
             batch_size=setup.batch_size,
             every=setup.steps("train.log_every") or 1,
-            directory=self.folder,
+            directory=self.folder if multihost.main() else None,
             flops_per_step=setup.program.flops("train", setup.batch_size) if known else None,
             peak_flops=known,
             progress=self._bar,
+            goodput=spent,
         )
 
     @property

@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
 from transformer_jax import config, types
 from transformer_jax.data import pipeline, sources
 from transformer_jax.experiment import program as programs
@@ -47,7 +45,8 @@ class Shared:
 
     def train_pipeline(self, settings: Mapping[str, Any]) -> pipeline.Train:
         """The training examples of an experiment."""
-        section = settings["data"]
+        section, parallel = settings["data"], settings["parallel"]
+        reader = mesh.readers(mesh.make(parallel["mesh"], across=parallel["across"], preset=parallel["rules"]))
         return pipeline.Train(
             self.source(section, section["split"]),
             section["preprocess"],
@@ -57,8 +56,8 @@ class Shared:
             threads=section["threads"],
             workers=section["workers"],
             on_bad_image=section["on_bad_image"],
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=reader.index,
+            process_count=reader.count,
         )
 
     def eval_pipeline(
@@ -76,13 +75,13 @@ class Shared:
 
         The batch is rounded up to what divides over the devices: padding is masked, so no number depends on it.
         """
-        parts = mesh.batch_parts(judged.mesh)
+        parts, reader = mesh.batch_parts(judged.mesh), mesh.readers(judged.mesh)
         data = pipeline.Evaluate(
             self.source(section, split),
             section["preprocess"],
             batch_size=-(-section["batch_size"] // parts) * parts,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=reader.index,
+            process_count=reader.count,
             threads=section["threads"],
             workers=section["workers"],
             on_bad_image=section["on_bad_image"],

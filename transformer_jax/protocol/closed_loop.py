@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
 from transformer_jax import experiment
+from transformer_jax.parallel import multihost, together
 from transformer_jax.protocol import page, plan, runner
 from transformer_jax.training import preemption
 from transformer_jax.transfer import convert
@@ -30,10 +30,10 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
     Each run has its own directory and leaves an `outcome.json`; one that is there is not run again.
     """
     folder = Path(workdir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    together.by_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     shared = experiment.Shared()
     with preemption.listen() as stop:
-        labels = _open_everything(settings, shared)
+        labels = together.by_all(lambda: _open_everything(settings, shared))
         weights = _pretrain(settings, folder, shared)
         origin = settings["pretrain"] or settings["weights"]
         results: Results = {"targets": {}, "pretrained": _judge(settings, weights, folder, shared, stop), "groups": {}}
@@ -44,10 +44,11 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
             results["targets"][name] = runs.run(settings["seeds"])
             results["groups"] = groups(results["targets"], settings["groups"])
             runner.write(folder / "results.json", results)
-            print("\n".join([f"{name}: {_line(results['targets'][name])}", *runs.notes]), flush=True)
+            if multihost.main():
+                print("\n".join([f"{name}: {_line(results['targets'][name])}", *runs.notes]), flush=True)
             notes += runs.notes
     runner.write(folder / "results.md", "\n".join([page.table(results), *(f"- {note}" for note in notes), ""]))
-    if jax.process_index() == 0:
+    if multihost.main():
         one_set = len({target["finetune"]["data"]["source"] for target in settings["targets"].values()}) == 1
         several = one_set and len(set(labels.values())) > 1
         page.write(folder, settings["name"], results, labels, notes, compare_labels=several)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from transformer_jax import config, experiment, types
 from transformer_jax.evaluation import intervals
+from transformer_jax.parallel import multihost, together
 from transformer_jax.protocol import plan
 from transformer_jax.training import failures, preemption
 
@@ -140,11 +139,12 @@ class Runner:
 def once(folder: Path, settings: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `work()` returned when it was last done in this folder with these settings; else do it and write it down.
 
-    Of experiments among the settings only what could change their numbers has to be the same.
+    Of experiments among the settings only what could change their numbers has to be the same. Of several processes the
+    first one looks and writes; all of them work.
     """
     file = folder / OUTCOME
-    if file.exists():
-        saved = json.loads(file.read_text())
+    saved = together.by_first(lambda: _saved(file))
+    if saved is not None:
         changes = [f"{k}: {a!r} -> {b!r}" for k, (a, b) in _changes(saved["settings"], settings).items()]
         if changes:
             raise types.InputError(
@@ -152,10 +152,16 @@ def once(folder: Path, settings: Mapping[str, Any], work: Callable[[], dict[str,
                 " Choose another --workdir, or remove that folder to run it again."
             )
         return saved["metrics"]
-    folder.mkdir(parents=True, exist_ok=True)
     metrics = work()
     write(file, {"settings": config.plain(settings), "metrics": metrics})
     return metrics
+
+
+def _saved(file: Path) -> dict[str, Any] | None:
+    if file.exists():
+        return json.loads(file.read_text())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return None
 
 
 def _changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -196,7 +202,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def write(file: Path, value: Any) -> None:
     """Whole or not at all, by the first process."""
-    if jax.process_index() == 0:
+    if multihost.main():
         partial = file.with_suffix(".tmp")
         partial.write_text(value if isinstance(value, str) else json.dumps(value, indent=2) + "\n")
         os.replace(partial, file)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from transformer_jax import paths, types
+from transformer_jax.parallel import multihost, together
 from transformer_jax.training import integrity, layout, state, storage
 
 MODES: dict[str, Callable[..., Any]] = {"max": max, "min": min}
@@ -42,7 +43,7 @@ class Checkpointer:
         self.directory = storage.absolute(directory)
         self._stacks, self._meta = dict(stacks or {}), dict(meta or {})
         self._keep_last, self._keep_best = keep_last, keep_best
-        self._spread = jax.process_count() > 1 if spread is None else spread
+        self._spread = multihost.count() > 1 if spread is None else spread
         self._writer: storage.Writer | None = None
         self._scores: dict[int, float] | None = None
         self._started: int | None = None
@@ -90,13 +91,14 @@ class Checkpointer:
                 "examples": clock.examples,
                 "evaluated": clock.evaluated,
                 "skipped": clock.skipped,
+                **({"goodput": clock.goodput} if clock.goodput else {}),
                 "metrics": dict(scores or {}),
                 "stacks": self._stacks,
                 "leaves": layout.describe(leaves),
                 "digest": integrity.digests(flat, self._stacks),
             }
         target = self.directory / str(clock.step)
-        _set_aside(target, "stray")
+        together.by_first(lambda: str(storage.set_aside(target, "stray")))
         if self._writer is None:
             self._writer = storage.Writer()
         self._started = clock.step
@@ -106,7 +108,7 @@ class Checkpointer:
         """Adds its scores to a step that was saved before it was evaluated, as one is that a signal has interrupted."""
         self.wait()
         directory = self.directory / str(clock.step)
-        if jax.process_index() != 0 or storage.read_meta(directory)["evaluated"]:
+        if not multihost.main() or storage.read_meta(directory)["evaluated"]:
             return
         storage.amend_meta(directory, {"evaluated": True, "metrics": dict(scores)})
         self._scores = {step: score for step, score in (self._scores or {}).items() if step != clock.step}
@@ -124,19 +126,19 @@ class Checkpointer:
         A corrupt one is named, renamed `N.corrupt`, and the next older one taken. Raises `InputError` when none is
         left, or when the checkpoint is of another model or optimizer. `source` is the path of another run to read
         instead (or one step of it), where nothing is renamed. `accept` sees the meta data first, and may raise.
+        All processes take the same one: what one of them cannot read is corrupt for all.
         """
         target = state.flatten(abstract)
         problems = []
-        found = storage.steps(self.directory).values() if source is None else storage.find(source)
-        for directory in found:
+        for directory in self._candidates(source):
             try:
                 flat, meta = self._read(directory, target, accept)
             except storage.Corrupt as error:
                 problems.append(f"step {directory.name}: {error}")
-                renamed = f" It is now {_set_aside(directory, 'corrupt')}." if source is None else ""
-                warnings.warn(f"Checkpoint {directory} is corrupt: {error}.{renamed}", stacklevel=2)
+                self._warn(directory, error, rename=source is None)
                 continue
-            clock = state.Clock(meta["step"], meta["examples"], meta["evaluated"], meta.get("skipped", 0))
+            counts = meta["step"], meta["examples"], meta["evaluated"], meta.get("skipped", 0), meta.get("goodput", {})
+            clock = state.Clock(*counts)
             return state.unflatten(layout.place(flat, target), abstract), clock, meta
         raise types.InputError(
             f"A run continues from a good checkpoint: {source or self.directory} has none"
@@ -149,7 +151,7 @@ class Checkpointer:
         if self._writer is not None and self._started is not None:
             started, self._started = self._started, None
             self._writer.wait()
-            if not storage.is_complete(self.directory / str(started)):
+            if multihost.main() and not storage.is_complete(self.directory / str(started)):
                 raise OSError(
                     f"Step {started} was saved without an error, but {self.directory / str(started)} is not whole."
                 )
@@ -164,16 +166,42 @@ class Checkpointer:
                 self._writer.close()
                 self._writer = None
 
+    def _candidates(self, source: str | os.PathLike[str] | None) -> list[pathlib.Path]:
+        """Those that could be restored, newest first, as the first process sees them."""
+
+        def names() -> list[str]:
+            found = storage.steps(self.directory).values() if source is None else storage.find(source)
+            return [str(path) for path in found]
+
+        return [pathlib.Path(name) for name in together.by_first(names)]
+
+    def _warn(self, directory: pathlib.Path, error: storage.Corrupt, *, rename: bool) -> None:
+        aside = together.by_first(lambda: str(storage.set_aside(directory, "corrupt")) if rename else "")
+        if multihost.main():
+            said = f" It is now {aside}." if rename else ""
+            warnings.warn(f"Checkpoint {directory} is corrupt: {error}.{said}", stacklevel=3)
+
     def _read(
         self, directory: pathlib.Path, target: types.FlatTree, accept: Callable[[dict[str, Any]], None]
     ) -> tuple[types.FlatTree, dict[str, Any]]:
-        meta = storage.read_meta(directory)
-        accept(meta)
-        wanted = paths.unstack(layout.abstract(target), self._stacks, take=layout.layer)
-        layout.require_same(meta["leaves"], wanted, where=str(directory))
-        if not self._spread:
-            wanted = {path: np.empty((), leaf.dtype) for path, leaf in wanted.items()}
-        flat = layout.from_neutral(storage.read_leaves(directory, wanted), self._stacks, target)
+        """The leaves of a checkpoint and its meta data, on every process; `Corrupt` on every process too."""
+        meta: dict[str, Any] = {}
+        neutral: types.FlatTree = {}
+        fault = None
+        try:
+            meta = storage.read_meta(directory)
+            accept(meta)
+            wanted = paths.unstack(layout.abstract(target), self._stacks, take=layout.layer)
+            layout.require_same(meta["leaves"], wanted, where=str(directory))
+            if not self._spread:
+                wanted = {path: np.empty((), leaf.dtype) for path, leaf in wanted.items()}
+            neutral = storage.read_leaves(directory, wanted)
+        except storage.Corrupt as error:
+            fault = str(error)
+        for index, found in enumerate(multihost.gather(fault)):  # what follows is done by all of them, or by none
+            if found is not None:
+                raise storage.Corrupt(found if index == 0 else f"{found}, says process {index}")
+        flat = layout.from_neutral(neutral, self._stacks, target)
         _verify(integrity.digests(flat, self._stacks), meta["digest"])
         return flat, meta
 
@@ -193,7 +221,7 @@ class Checkpointer:
     def _prune(self) -> None:
         """Deletes what is neither among the last nor the best. Renamed first: a half-deleted folder must not look
         like a checkpoint."""
-        if jax.process_index() != 0:
+        if not multihost.main():
             return
         kept = {*self.steps()[: self._keep_last], self.best()}
         for step in self.steps():
@@ -266,14 +294,3 @@ def _verify(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise storage.Corrupt(f"the numbers of {', '.join(wrong[:5])}{more} are not the ones that were saved")
-
-
-def _set_aside(directory: pathlib.Path, why: str) -> pathlib.Path:
-    """Renames a folder that is in the way to `N.why` (or `N.why-2` ...). Nothing of the user's is deleted."""
-    aside, count = directory.with_name(f"{directory.name}.{why}"), 1
-    while aside.exists():
-        count += 1
-        aside = directory.with_name(f"{directory.name}.{why}-{count}")
-    if directory.exists():
-        directory.rename(aside)
-    return aside

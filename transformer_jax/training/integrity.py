@@ -5,7 +5,7 @@ and `i` the index in row-major order. Weights are odd, so any single flipped bit
 no order, so the sum is the same on every sharding and any number of processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,19 +13,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax import paths, types
+from transformer_jax.parallel import multihost
 
 _GOLDEN = 0x9E3779B1  # 2^32 over the golden ratio: neighbouring elements get unrelated weights
 _CHUNK = 1 << 20
 
 
 def digests(flat: types.FlatTree, stacks: Mapping[str, int]) -> dict[str, int]:
-    """The digest of each leaf under its unstacked path. Arrays in host memory, the CPU's included, are summed with
-    numpy (nothing to compile); those of other devices inside one jit, where they are."""
-    if all(_on_host(leaf) for leaf in flat.values()):
-        unstacked = paths.unstack({path: np.asarray(leaf) for path, leaf in flat.items()}, stacks)
-        return {path: digest(leaf) for path, leaf in unstacked.items()}
-    summed = jax.device_get(_on_device(flat, tuple(sorted(stacks.items()))))
-    return {path: int(value) for path, value in paths.unstack(summed, stacks).items()}
+    """The digest of each leaf under its unstacked path, the same on every process.
+
+    Arrays in host memory, the CPU's included, are summed with numpy (nothing to compile), where they are spread over
+    processes each the part it has; those of other devices inside one jit, where they are.
+    """
+    near = {path: leaf for path, leaf in flat.items() if _on_host(leaf)}
+    spread = {path for path, leaf in near.items() if not getattr(leaf, "is_fully_addressable", True)}
+    own = {path: _host_sums(path, leaf, stacks) for path, leaf in near.items()}
+    parts = multihost.gather([own[path] for path in sorted(spread)]) if spread else []
+    for path, sums in zip(sorted(spread), zip(*parts, strict=True), strict=True):
+        own[path] = {name: sum(part[name] for part in sums) % 2**32 for name in own[path]}
+    found = {name: value for sums in own.values() for name, value in sums.items()}
+    far = {path: leaf for path, leaf in flat.items() if path not in near}
+    if far:
+        summed = jax.device_get(_on_device(far, tuple(sorted(stacks.items()))))
+        found |= {path: int(value) for path, value in paths.unstack(summed, stacks).items()}
+    return found
 
 
 def digest(array: np.ndarray) -> int:
@@ -39,10 +50,41 @@ def digest(array: np.ndarray) -> int:
     return total % 2**32
 
 
+def _host_sums(path: str, leaf: Any, stacks: Mapping[str, int]) -> dict[str, int]:
+    """What this process has of a leaf, summed: by layer where it is stacked."""
+    layers = paths.unstack({path: leaf}, stacks, lambda _, layer: layer)
+    if getattr(leaf, "is_fully_addressable", True):
+        array = np.asarray(leaf)
+        return {name: digest(array if name == path else array[layer]) for name, layer in layers.items()}
+    # A part that several devices hold is counted once.
+    pieces = [(shard.index, np.asarray(shard.data)) for shard in leaf.addressable_shards if shard.replica_id == 0]
+    sums = dict.fromkeys(layers, 0)
+    for index, data in pieces:
+        start = [where.indices(size)[0] for where, size in zip(index, leaf.shape, strict=True)]
+        for name, layer in layers.items():
+            if name == path:
+                sums[name] += _piece_sum(data, start, leaf.shape)
+            elif start[0] <= layer < start[0] + len(data):
+                sums[name] += _piece_sum(data[layer - start[0]], start[1:], leaf.shape[1:])
+    return sums
+
+
+def _piece_sum(data: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> int:
+    """The share in the digest of an array of this shape that is due to a part of it, which starts there."""
+    words = np.ascontiguousarray(data).reshape(*data.shape, 1).view(_word(data.dtype)).astype(np.uint32)
+    index, stride = np.zeros(words.shape, np.uint32), 1
+    sizes, starts = (*shape, words.shape[-1]), (*start, 0)
+    for axis in reversed(range(words.ndim)):
+        along = np.arange(starts[axis], starts[axis] + words.shape[axis], dtype=np.uint64) * np.uint64(stride)
+        index += along.astype(np.uint32).reshape(-1, *(1,) * (words.ndim - 1 - axis))
+        stride = stride * sizes[axis] % 2**32
+    return int(np.sum(words * (index * np.uint32(_GOLDEN) | np.uint32(1)), dtype=np.uint32))
+
+
 def _on_host(leaf: Any) -> bool:
-    if not isinstance(leaf, jax.Array):
+    if not isinstance(leaf, jax.Array) or leaf.sharding.memory_kind in ("pinned_host", "unpinned_host"):
         return True
-    return leaf.is_fully_addressable and all(device.platform == "cpu" for device in leaf.sharding.device_set)
+    return all(device.platform == "cpu" for device in leaf.sharding.device_set)
 
 
 def _word(dtype: Any) -> np.dtype:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax import paths, types
+from transformer_jax.parallel import memory
 
 _Items = tuple[tuple[str, Any], ...]
 
@@ -20,7 +21,8 @@ _Items = tuple[tuple[str, Any], ...]
 def to_neutral(flat: types.FlatTree, stacks: Mapping[str, int], *, spread: bool) -> types.FlatTree:
     """Leaves to write: a copy, so that the step may overwrite (donate) the original while they are being written."""
     if spread:
-        return _cut(tuple(stacks.items()), _shardings(paths.unstack(abstract(flat), stacks, take=layer)))(flat)
+        near = {path: jax.device_put(leaf, _in_own_memory(leaf.sharding)) for path, leaf in flat.items()}
+        return _cut(tuple(stacks.items()), _shardings(paths.unstack(abstract(near), stacks, take=layer)))(near)
     return paths.unstack({path: np.array(leaf) for path, leaf in jax.device_get(flat).items()}, stacks)
 
 
@@ -28,12 +30,16 @@ def from_neutral(neutral: types.FlatTree, stacks: Mapping[str, int], target: typ
     """The inverse of `to_neutral`: numpy leaves stay numpy, arrays take the shardings of `target`."""
     if all(isinstance(leaf, np.ndarray) for leaf in neutral.values()):
         return paths.stack(neutral, stacks, np.stack)
-    return _joined(tuple(stacks.items()), _shardings(target))(neutral)
+    where = tuple((path, _in_own_memory(leaf.sharding)) for path, leaf in target.items())
+    return _joined(tuple(stacks.items()), where)(neutral)
 
 
 @functools.lru_cache(maxsize=8)
 def _cut(stacks: _Items, shardings: _Items) -> Callable[[types.FlatTree], types.FlatTree]:
-    return jax.jit(lambda flat: paths.unstack(flat, dict(stacks)), out_shardings=dict(shardings))
+    def cut(flat: types.FlatTree) -> types.FlatTree:
+        return paths.unstack({path: jnp.copy(leaf) for path, leaf in flat.items()}, dict(stacks))
+
+    return jax.jit(cut, out_shardings=dict(shardings))
 
 
 @functools.lru_cache(maxsize=8)
@@ -45,15 +51,22 @@ def _shardings(flat: types.FlatTree) -> _Items:
     return tuple((path, leaf.sharding) for path, leaf in flat.items())
 
 
+def _in_own_memory(sharding: Any) -> Any:
+    """The same sharding in the devices' own memory, where that of the host has it."""
+    if isinstance(sharding, jax.sharding.NamedSharding) and sharding.memory_kind == memory.HOST:
+        return jax.sharding.NamedSharding(sharding.mesh, sharding.spec)
+    return sharding
+
+
 def place(flat: types.FlatTree, target: types.FlatTree) -> types.FlatTree:
     """Every leaf on the devices its target names."""
     return {path: jax.device_put(flat[path], getattr(leaf, "sharding", None)) for path, leaf in target.items()}
 
 
 def abstract(flat: types.FlatTree) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape, dtype and (of arrays on devices) sharding of every leaf."""
+    """Shape, dtype and (of arrays on devices) sharding of every leaf, in the devices' own memory."""
     return {
-        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_in_own_memory(getattr(leaf, "sharding", None)))
         for path, leaf in flat.items()
     }
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from transformer_jax.parallel import multihost
+
 FILE = "run.json"
 _PACKAGES = ("transformer-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -43,7 +45,7 @@ def collect() -> dict[str, Any]:
             "platform": jax.default_backend(),
             "kind": jax.devices()[0].device_kind,
             "count": jax.device_count(),
-            "processes": jax.process_count(),
+            "processes": multihost.count(),
         },
     }
 

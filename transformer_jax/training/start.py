@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from transformer_jax import types
+from transformer_jax.parallel import together
 from transformer_jax.training import checkpoint, state
 
 RESUME = ("auto", "required", "never")
@@ -44,8 +45,8 @@ def begin(
     before its arrays are read, and raises when the run must not continue from it. One line says what was done.
     """
     resume = os.fspath(resume)
-    own = bool(checkpointer.steps())
-    _check(checkpointer, resume)
+    own, corrupt = together.by_first(lambda: (checkpointer.steps(), checkpointer.corrupt()))
+    _check(checkpointer, resume, own, corrupt)
     if own or resume not in RESUME:
         place = checkpointer.directory if own else resume
         restored, clock, _ = checkpointer.restore(abstract, source=None if own else resume, accept=accept)
@@ -60,17 +61,16 @@ def begin(
     return start
 
 
-def _check(checkpointer: checkpoint.Checkpointer, resume: str) -> None:
-    own = checkpointer.steps()
+def _check(checkpointer: checkpoint.Checkpointer, resume: str, own: list[int], corrupt: list[str]) -> None:
     if own and resume == "never":
         raise types.InputError(
             f"resume='never' needs a run directory without checkpoints: {checkpointer.directory} has step {own[0]}."
             " Use another --workdir, or resume='auto'."
         )
-    if not own and resume == "auto" and checkpointer.corrupt():
+    if not own and resume == "auto" and corrupt:
         raise types.InputError(
             f"A run whose checkpoints are all corrupt does not start over by itself: {checkpointer.directory} has"
-            f" {', '.join(checkpointer.corrupt())}. Use another --workdir, or resume='never' to start over in this one."
+            f" {', '.join(corrupt)}. Use another --workdir, or resume='never' to start over in this one."
         )
     if not own and resume == "required":
         raise types.InputError(

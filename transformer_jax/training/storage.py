@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from transformer_jax import paths, types
+from transformer_jax.parallel import multihost
 
 FORMAT_VERSION = 1
 CHECKPOINTS = "checkpoints"
@@ -64,6 +65,17 @@ def find(path: str | os.PathLike[str]) -> list[pathlib.Path]:
     return list(found.values())
 
 
+def set_aside(directory: pathlib.Path, why: str) -> pathlib.Path:
+    """Renames a folder that is in the way to `N.why` (or `N.why-2` ...). Nothing of the user's is deleted."""
+    aside, count = directory.with_name(f"{directory.name}.{why}"), 1
+    while aside.exists():
+        count += 1
+        aside = directory.with_name(f"{directory.name}.{why}-{count}")
+    if directory.exists():
+        directory.rename(aside)
+    return aside
+
+
 def seal(meta: Mapping[str, Any]) -> str:
     """A hash of everything in `meta` but the seal itself."""
     plain = {key: value for key, value in meta.items() if key != "seal"}
@@ -99,7 +111,8 @@ def amend_meta(directory: pathlib.Path, changes: Mapping[str, Any]) -> None:
 def read_leaves(directory: pathlib.Path, targets: types.FlatTree) -> types.FlatTree:
     """The leaves named in `targets`. A target that has a sharding gives a `jax.Array`, any other one a numpy array.
 
-    Raises `Corrupt` when Orbax cannot read them.
+    Each process reads by itself, and waits for no other: one that cannot read must be able to say so. Raises `Corrupt`
+    when Orbax cannot read them.
     """
     import orbax.checkpoint as ocp
 
@@ -117,7 +130,8 @@ def read_leaves(directory: pathlib.Path, targets: types.FlatTree) -> types.FlatT
         partial_restore=True,
     )
     try:
-        with ocp.PyTreeCheckpointer() as reader:
+        alone = ocp.options.MultiprocessingOptions(primary_host=None, active_processes={multihost.index()})
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), multiprocessing_options=alone) as reader:
             return paths.flatten(reader.restore(directory / "state", args=request))
     except (PermissionError, MemoryError):
         raise
