@@ -2,6 +2,9 @@
 # Set up this checkout's .venv (once) and run transformer-jax in it.
 #   ./launch/local.sh test [pytest arguments]       lint, types, layer contract, tests
 #   ./launch/local.sh VERB [arguments]              transformer-jax VERB, for example: train, protocol, doctor
+#   ./launch/local.sh --procs 2 --devices 4 [--restarts K] VERB ...
+#                                                   as a cluster on this machine: 2 processes of 4 CPU devices each, every line
+#                                                   with its process; restarted together at most K times (launch/supervise.sh)
 #   PYTHON=python3.12 ./launch/local.sh ...         another interpreter
 #   EXTRAS=dev,cuda ./launch/local.sh ...           other extras of pyproject.toml (default: none; `test` adds dev and images)
 set -euo pipefail
@@ -10,9 +13,27 @@ venv="${VENV:-$root/.venv}"
 case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
 say() { printf 'launch/local.sh: %s\n' "$*" >&2; }
 
+procs="" devices="" restarts=""
+while :; do
+  case "${1:-}" in
+    --procs=* | --devices=* | --restarts=*) name="${1%%=*}" value="${1#*=}" ;;
+    --procs | --devices | --restarts) name="$1" value="${2:-}"; if [ $# -gt 1 ]; then shift; fi ;;
+    *) break ;;
+  esac
+  case "$value" in "" | *[!0-9]*) say "$name must be a whole number; it is '$value'. Example: --procs 2 --devices 4"; exit 2 ;; esac
+  case "$name" in --procs) procs="$value" ;; --devices) devices="$value" ;; *) restarts="$value" ;; esac
+  shift
+done
+
 verb="${1:-}"
+if [ -n "$procs$devices" ]; then
+  case "$verb" in
+    train | protocol | evaluate | bench) ;;
+    *) say "several processes can train, protocol, evaluate or bench; '$verb' is for one."; exit 2 ;;
+  esac
+fi
 case "$verb" in
-  "" | -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; [ -n "$verb" ] && exit 0 || exit 2 ;;
+  "" | -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; [ -n "$verb" ] && exit 0 || exit 2 ;;
 esac
 
 extras="${EXTRAS:-}"
@@ -68,4 +89,10 @@ if [ "$verb" = test ]; then
   say "pytest"
   exec "$bin/python" -m pytest --numprocesses "${PROCESSES:-2}" -m "${MARK:-not slow}" "$@"
 fi
-exec "$venv/bin/transformer-jax" "$@"
+set -- "$venv/bin/transformer-jax" "$@"
+if [ -n "$procs$devices" ]; then
+  export PYTHON="$venv/bin/python"
+  set -- "$root/launch/processes.sh" "${procs:-1}" "${devices:-1}" "$@"
+fi
+if [ -n "$restarts" ]; then set -- "$root/launch/supervise.sh" --restarts "$restarts" -- "$@"; fi
+exec "$@"

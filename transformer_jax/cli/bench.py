@@ -9,6 +9,7 @@ from transformer_jax.cli import main
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     main.add_config(parser)
+    main.add_processes(parser)
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed steps (default: %(default)s)")
     parser.add_argument("--fake-data", action="store_true", help="time the step alone, on random pixels")
     parser.add_argument("--inference", action="store_true", help="time the forward pass instead of the training step")

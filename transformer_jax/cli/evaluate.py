@@ -11,6 +11,7 @@ from transformer_jax.cli import main
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     main.add_config(parser)
+    main.add_processes(parser)
     parser.epilog = f"One JSON object is printed: a number that is not finite (NaN) is null there. {parser.epilog}"
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="run directory, checkpoint or weights file")
     parser.add_argument(

@@ -9,7 +9,7 @@ import importlib
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import transformer_jax
 from transformer_jax.training import exits
@@ -72,15 +72,40 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
     parser.epilog = f"{OVERRIDE}a.b=VALUE changes one setting of the experiment; its type is the constructor's."
 
 
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """`--processes`: how this process finds the others of its run."""
+    parser.add_argument(
+        "--processes",
+        metavar="auto|off|HOST:PORT,COUNT,INDEX",
+        help="the other processes of this run: as Slurm, GKE, a TPU VM, Open MPI or Kubernetes say (auto, the default),"
+        " none (off), or COUNT of them, this one with its INDEX from 0, and the address of process 0;"
+        " also TRANSFORMER_JAX_PROCESSES",
+    )
+
+
 def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int:
+    """Call the verb, alone or as one of several processes; returns the exit code."""
+    arguments.overrides = overrides
+    if not hasattr(arguments, "processes"):
+        return _call(arguments, lambda text: print(text, file=sys.stderr))
+    from transformer_jax.cli import together  # not above: this loads JAX, and `--help` need not
+
+    def work() -> int:
+        return _call(arguments, together.complain, before=lambda: together.join(arguments.processes))
+
+    return together.leave(arguments.verb, work)
+
+
+def _call(arguments: argparse.Namespace, say: Callable[[str], None], before: Callable[[], None] = lambda: None) -> int:
     """Call the verb; turn the errors a user is meant to read into exit codes."""
-    from transformer_jax import types  # not above: these load JAX, and `--help` need not
+    from transformer_jax import types  # not above: these load JAX
     from transformer_jax.training import failures, preemption
 
-    verb = importlib.import_module(f"transformer_jax.cli.{arguments.verb}")
-    arguments.overrides = overrides
+    name = f"transformer-jax {arguments.verb}"
     try:
-        code = verb.run(arguments) or 0
+        verb = importlib.import_module(f"transformer_jax.cli.{arguments.verb}")
+        before()
+        code = verb.run(arguments) or exits.OK
         sys.stdout.flush()  # a reader that has gone shows here, and not while Python ends
         return code
     except BrokenPipeError:
@@ -88,16 +113,16 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int
             raise
         return exits.READER_GONE
     except types.InputError as error:
-        print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
+        say(f"{name}: {error}")
         return exits.BAD_INPUT
     except preemption.Preempted:
-        print(f"transformer-jax {arguments.verb}: asked to stop; the same command continues.", file=sys.stderr)
+        say(f"{name}: asked to stop; the same command continues.")
         return exits.PREEMPTED
     except KeyboardInterrupt:  # before anything was there to save, or a second time
-        print(f"transformer-jax {arguments.verb}: stopped.", file=sys.stderr)
+        say(f"{name}: stopped.")
         return exits.INTERRUPTED
     except failures.Diverged as error:
-        print(f"transformer-jax {arguments.verb}: {error}", file=sys.stderr)
+        say(f"{name}: {error}")
         return exits.DIVERGED
 
 

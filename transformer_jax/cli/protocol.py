@@ -8,6 +8,7 @@ from transformer_jax.cli import main
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     main.add_config(parser)
+    main.add_processes(parser)
     parser.add_argument("--workdir", required=True, metavar="DIR", help="where every run and the results go")
 
 

@@ -8,6 +8,7 @@ from transformer_jax.cli import main
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     main.add_config(parser)
+    main.add_processes(parser)
     parser.add_argument("--workdir", required=True, metavar="DIR", help="run directory: made, or continued")
     parser.add_argument(
         "--dry-run", action="store_true", help="build everything, run one step on fake data, write nothing"

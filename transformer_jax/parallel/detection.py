@@ -18,6 +18,10 @@ FORMAT = "auto, off, or HOST:PORT,COUNT,INDEX with the address of process 0"
 Environment = Mapping[str, str]
 
 
+class PeerLost(RuntimeError):
+    """Another process did not come, or went away. The message names it and how long it was waited for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where process 0 is reached, and which of the processes this is."""

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from transformer_jax.parallel import packing
+from transformer_jax.parallel import detection, packing
 
 _ROOT = "transformer_jax"
 _SLICE = 1.0
@@ -24,10 +24,6 @@ _SMALL = 1 << 20
 
 _POLL, _PATIENCE = 2.0, 6.0
 """Seconds between looks for a failed peer, and for this process to fail by itself before it is ended."""
-
-
-class PeerLost(RuntimeError):
-    """Another process did not come, or went away. The message names it and how long it was waited for."""
 
 
 class Board:
@@ -72,7 +68,7 @@ class Board:
         self._leaving.set()
         try:
             self._meet("end", b"", timeout, large=False)
-        except PeerLost:
+        except detection.PeerLost:
             return False
         return True
 
@@ -97,13 +93,13 @@ class Board:
         else:
             posted = self._wait(f"{name}/all", deadline + 10.0)  # process 0 may have begun to wait later
             if posted is None:
-                raise PeerLost(self._lost([0], timeout))
+                raise detection.PeerLost(self._lost([0], timeout))
             line, _, body = posted.partition(b"\n")
             answer = json.loads(line)
             ends = np.cumsum([0, *answer["sizes"]])
             pieces = [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
         if answer["absent"]:
-            raise PeerLost(self._lost(answer["absent"], timeout))
+            raise detection.PeerLost(self._lost(answer["absent"], timeout))
         return [(bool(piece[0]), piece[1:]) for piece in pieces]
 
     def _through_devices(self, own: bytes, timeout: float) -> list[bytes]:
@@ -122,7 +118,7 @@ class Board:
         try:
             self._client.key_value_set_bytes(f"{_ROOT}/{name}", value)
         except jax.errors.JaxRuntimeError as error:
-            raise PeerLost(
+            raise detection.PeerLost(
                 f"Process 0 ({self.hosts[0]}) must be there: it cannot be reached ({_line(error)})."
             ) from None
 
@@ -137,7 +133,7 @@ class Board:
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     reason = f"it cannot be reached ({_line(error)})"
-                    raise PeerLost(f"Process 0 ({self.hosts[0]}) must be there: {reason}.") from None
+                    raise detection.PeerLost(f"Process 0 ({self.hosts[0]}) must be there: {reason}.") from None
             if left <= 0:
                 return None
 

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 
 from transformer_jax import types
-from transformer_jax.parallel import detection, devices, exchange, odd, rollcall
+from transformer_jax.parallel import detection, devices
 
-PeerLost = exchange.PeerLost
+PeerLost = detection.PeerLost
 
 WAIT_VARIABLE = "TRANSFORMER_JAX_WAIT"
 """Seconds to wait for missing processes at the start."""
@@ -28,7 +28,7 @@ _IN_STEP = 900.0
 """Seconds that processes may be apart where they meet: one may compile or open its data while the others wait."""
 
 
-_board: exchange.Board | None = None
+_board: Any = None
 """What is shared with the processes this one has joined."""
 
 
@@ -51,10 +51,9 @@ def start(how: str | None = None, *, timeout: float | None = None, heartbeat: fl
     if place is None or place.count == 1:
         return
     known = detection.hosts(os.environ, place.count)
-    try:
-        found = rollcall.hold(place, timeout, known=known)
-    except rollcall.Missing as error:
-        raise PeerLost(str(error)) from None
+    from transformer_jax.parallel import exchange, rollcall  # not above: a process alone does without
+
+    found = rollcall.hold(place, timeout, known=known)
     # JAX's own handler would swallow SIGTERM until `training.preemption` listens, and then miss it.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
@@ -123,7 +122,12 @@ def barrier(name: str, *, timeout: float = _IN_STEP) -> None:
 
 def agree(facts: Mapping[str, str | int | float], *, timeout: float = _IN_STEP) -> None:
     """`InputError` on every process unless all hold the same `facts`: which process is odd, its host, the values."""
-    found = odd.facts(gather(dict(facts), timeout=timeout), hosts())
+    told = gather(dict(facts), timeout=timeout)
+    if len(told) == 1:
+        return
+    from transformer_jax.parallel import odd
+
+    found = odd.facts(told, hosts())
     if found:
         raise types.InputError(found)
 
@@ -166,10 +170,12 @@ def said_by_main(text: str, *, timeout: float = 5.0) -> bool:
     return _board.read("said", timeout) == text
 
 
-def _joined() -> exchange.Board:
+def _joined() -> Any:
     """The board of this run, made here where someone else called `jax.distributed.initialize`."""
     global _board
     if _board is None:
+        from transformer_jax.parallel import exchange
+
         _board = exchange.Board(jax.process_index(), [f"host of process {other}" for other in range(count())])
     return _board
 

@@ -25,14 +25,10 @@ _FIRST_WORD, _NEXT_WORD = 10.0, 30.0
 _LONGEST_LINE = 65536
 
 
-class Missing(RuntimeError):
-    """A process did not come in time."""
-
-
 def hold(place: detection.Place, timeout: float, *, known: Sequence[str] = ()) -> list[str]:
     """The host name of every process, when all are there; returns on all of them at nearly the same time.
 
-    Raises `Missing` after `timeout` seconds with the indices that are missing (and their hosts, where `known` has
+    Raises `PeerLost` after `timeout` seconds with the indices that are missing (and their hosts, where `known` has
     them), `InputError` when processes disagree on how many they are or two have the same index.
     """
     me = {"mark": MARK, "index": place.index, "count": place.count, "host": socket.gethostname(), "pid": os.getpid()}
@@ -40,7 +36,7 @@ def hold(place: detection.Place, timeout: float, *, known: Sequence[str] = ()) -
     if "refused" in answer:
         raise types.InputError(answer["refused"])
     if "missing" in answer:
-        raise Missing(answer["missing"])
+        raise detection.PeerLost(answer["missing"])
     return answer["hosts"]
 
 
