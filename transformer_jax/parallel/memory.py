@@ -1,6 +1,5 @@
 """Which memory of a device arrays lie in: its own, or that of its host, where they wait until a step wants them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,9 +35,10 @@ def fetched(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+def placed(array: np.ndarray | np.generic, sharding: jax.sharding.Sharding) -> jax.Array:
     """An array that every process has whole as one on the devices of all: each gives its devices their parts."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    part: Callable[[Any], np.ndarray] = array.__getitem__
-    return jax.make_array_from_callback(array.shape, sharding, part)
+    with jax.transfer_guard("allow"):  # on purpose, as `device_put` is: that would compare the array between processes
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])

@@ -9,6 +9,7 @@ import numpy as np
 
 from transformer_jax import types
 from transformer_jax.data import loading
+from transformer_jax.parallel import memory
 from transformer_jax.training import checkpoint, evaluator, journal, preemption
 from transformer_jax.training import state as states
 from transformer_jax.training import step as steps
@@ -80,7 +81,7 @@ def fit(
 
                 learning_rate = np.float32(schedule(clock.step))
                 with log.dispatching():
-                    rate = jax.device_put(learning_rate, replicated)
+                    rate = memory.placed(learning_rate, replicated)
                     state, metrics = train_step(state, put(batch), rate)
                 clock.advance(batch_size, int(np.sum(told.get(SKIPPED, 0))))
                 scores = {}
