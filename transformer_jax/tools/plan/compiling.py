@@ -18,6 +18,9 @@ from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import sections
 from transformer_jax.tools.plan import topology as topologies
 
+CLASSES = 1000
+"""Where nobody says how many."""
+
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = r"([0-9.]+)([KMGT]?)i?B?"
 
@@ -57,6 +60,14 @@ class Compiled:
     """Why it does not fit, in the words of the compiler."""
     seconds_to_compile: float
 
+    classes_assumed: bool
+    """Neither the model nor the data says how many classes there are."""
+
+    @property
+    def temporaries(self) -> int:
+        """What the step needs besides its arguments; also where that is too much."""
+        return self.memory.temporaries if self.memory else (out_of_memory(self.message) or (0, 0))[0]
+
     @property
     def mesh(self) -> Mesh:
         return self.program.mesh
@@ -83,7 +94,8 @@ def compile_step(
     `batch_size` replaces that of the settings. Raises `InputError` for a batch, mesh or model that cannot be placed.
     """
     where = topologies.describe(topology) if isinstance(topology, str) else topology
-    settings = _planned(settings, batch_size)
+    known = settings["model"].get("num_classes") or settings["data"].get("classes")
+    settings = _planned(settings, batch_size, known or CLASSES)
     parsed = ops.parse(settings["data"]["preprocess"])
     program = programs.Program(settings, loading.plan(parsed).pixel_range, devices=where.devices)
     size = settings["data"]["batch_size"]
@@ -118,6 +130,7 @@ def compile_step(
         available_bytes=available,
         message=message,
         seconds_to_compile=time.perf_counter() - begin,
+        classes_assumed=not known,
     )
 
 
@@ -141,11 +154,9 @@ def device_bytes(tree: Any) -> int:
     )
 
 
-def _planned(settings: Mapping[str, Any], batch_size: int | None) -> dict[str, Any]:
-    """Settled settings that name the batch and the classes, as `experiment.without_data` has them."""
-    model, data = dict(settings["model"]), dict(settings["data"])
-    if "num_classes" in model:
-        model["num_classes"] = model["num_classes"] or data.get("classes") or 1000
+def _planned(settings: Mapping[str, Any], batch_size: int | None, classes: int) -> dict[str, Any]:
+    """Settled settings that name the batch and the classes."""
+    model, data = dict(settings["model"], num_classes=classes), dict(settings["data"])
     data["batch_size"] = batch_size or data["batch_size"]
     return sections.settled(dict(settings, model=model, data=data))
 

@@ -99,7 +99,7 @@ def _require_libtpu() -> None:
 def _quieten() -> None:
     """libtpu loads without looking for a TPU, without a lock, and without its warnings that there is none."""
     wanted = {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3"}
-    wanted |= {"TPU_MIN_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    wanted |= {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}  # asked for, and not used
     for key, value in wanted.items():
         os.environ.setdefault(key, value)
 
