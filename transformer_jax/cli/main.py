@@ -22,6 +22,7 @@ VERBS = {
     "inspect": "show what is in a checkpoint of any format we read, or the public ones that are known",
     "convert": "write weights in another format (npz, timm, hf, orbax, safetensors), checked by their logits",
     "bench": "measure step time, throughput, compile time and memory of an experiment, as JSON",
+    "plan": "compile the training step for TPUs or GPUs you do not have: memory, fit, communication, time, cost",
     "data": "list, prepare and preview data sets",
     "doctor": "check versions, devices and a few operations; made to be pasted into a report",
 }
