@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -152,21 +152,22 @@ class Board:
             except jax.errors.JaxRuntimeError as error:
                 if "NOT_FOUND" not in str(error):
                     return  # the service has gone: jax ends this process
+        record = json.loads(found)
         if not self._leaving.wait(_PATIENCE):
-            self._end(json.loads(found))
+            who = f"process {record['index']} ({record['host']})"
+            text = f"{who} ended with code {record['code']}, so this one ends too; its own output says why."
+            print(f"transformer-jax: {text}", file=sys.stderr)
+            self.end(record["end"])
 
-    def _end(self, record: dict[str, Any]) -> None:
-        """End this process from another thread: the main one may wait for the failed peer for ever."""
-        who = f"process {record['index']} ({record['host']})"
-        text = (
-            f"transformer-jax: {who} ended with code {record['code']}, so this one ends too; its own output says why."
-        )
-        print(text, file=sys.stderr)
-        if self.meet_to_leave(10.0):
+    def end(self, code: int) -> NoReturn:
+        """End this process, with the others if they come to leave within ten seconds: process 0 holds the service."""
+        if self._leaving.is_set():
+            time.sleep(30)  # the main thread is at it
+        elif self.meet_to_leave(10.0):
             jax.distributed.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(record["end"])
+        os._exit(code)
 
 
 def _line(error: Exception) -> str:

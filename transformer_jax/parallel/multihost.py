@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -147,16 +147,23 @@ def stop(code: int = 0, *, others: int | None = None, patience: float = 600.0) -
     would abort with another.
     """
     global _board
-    board, _board = _board, None
-    if board is None:
+    if _board is None:
         return
     if others is not None:
-        board.fail(code, others)
-    if board.meet_to_leave(patience):
+        _board.fail(code, others)
+    if _board.meet_to_leave(patience):
         jax.distributed.shutdown()
+        _board = None
         return
     sys.stdout.flush()
     sys.stderr.flush()
+    os._exit(code)
+
+
+def end(code: int) -> NoReturn:
+    """End this process now, from whatever thread, its main one may wait for ever: in order if the others end too."""
+    if _board is not None:
+        _board.end(code)
     os._exit(code)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+from transformer_jax.parallel import multihost
 from transformer_jax.training import exits
 
 PERIOD = 0.5
@@ -52,7 +53,7 @@ class Peers:
         patience: float = PATIENCE,
         grace: float = GRACE,
         say: Callable[[str], None] = lambda text: _say(text),
-        end: Callable[[int], Any] = os._exit,
+        end: Callable[[int], Any] = multihost.end,
     ) -> None:
         self._store, self._index, self._count, self._topic = store, index, count, topic
         self._patience, self._grace, self._say, self._end = patience, grace, say, end
