@@ -34,7 +34,6 @@ def watched(tmp_path):
             floor=3.0,
             patience=100.0,
             end=ended.append,
-            announce=lambda *_: None,
             **options,
         )
         return dog, run, stop, ended
@@ -173,15 +172,6 @@ def test_a_device_that_hangs_does_not_keep_the_report_from_its_end(tmp_path, mon
 def test_a_run_directory_that_cannot_be_written_does_not_keep_it_from_the_end(tmp_path, capfd):
     watchdog.dump(tmp_path / "no" / "hang-0.txt", "Nothing moves.")
     assert "Thread 0x" in capfd.readouterr().err
-
-
-def test_the_others_are_told(watched):
-    told = []
-    dog, _, _, ended = watched()
-    dog._announce = lambda code, message: told.append((code, message))
-    for _ in range(8):
-        dog.tick(1)
-    assert told[0][0] == exits.HUNG and "no progress for" in told[0][1] and ended[0] == exits.HUNG
 
 
 HANGS = """

@@ -29,7 +29,6 @@ from transformer_jax.training import (
     state,
     watchdog,
 )
-from transformer_jax.training import peers as others
 
 
 def train(
@@ -105,9 +104,10 @@ def _fit(
         devices=jax.device_count(),
     )
     log = numbers.journal(setup, spent)
-    options = {"process": multihost.index(), "announce": others.announce}
+    factor = setup.settings["train"]["watchdog"]
+    watched = watchdog.Watchdog(factor, numbers.folder, log, stop, process=multihost.index())
     try:
-        with hints, watchdog.Watchdog(setup.settings["train"]["watchdog"], numbers.folder, log, stop, **options):
+        with hints, watched:
             loop.fit(
                 begun.state,
                 setup.program.step,

@@ -112,12 +112,13 @@ class Goodput:
         partial.write_text(json.dumps({"step": step, "wall": round(self._wall(), 3), "totals": self.totals()}))
         os.replace(partial, self._file)
 
-    def continues(self, saved: Mapping[str, float], step: int, left: Mapping[str, Any] | None = None) -> None:
+    def continues(self, saved: Mapping[str, float], step: int, here: bool = True) -> None:
         """Goes on from the totals of the checkpoint that is continued, at `step`; none of a run that begins.
 
-        `left` is the word of the process before (`read`) where that one worked in the same folder.
+        `here`: the process before worked in the same folder, and its last word is in the file.
         """
         before, reached = saved, step
+        left = read(self._file) if here and self._file is not None else None
         if left is not None and left["step"] >= step:
             before, reached = left["totals"], left["step"]
             self._seconds["idle"] += max(0.0, self._wall() - left["wall"] - (self._now() - self._since))

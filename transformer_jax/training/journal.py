@@ -167,17 +167,19 @@ class Journal:
     def evaluation(self, step: int, scores: Mapping[str, float]) -> None:
         """Reports the results of the evaluators."""
         if scores:
-            self._writer.write(step, scores)
+            self._writer.write(step, {**scores, **self._share()})
 
     def text(self, message: str) -> None:
         self._writer.text(message)
 
     def _write(self, number: int, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         line: dict[str, Any] = {f"train/{name}": value for name, value in values.items() if name != step.STOPPED}
-        share = {"time/goodput": reporting.rounded(self.goodput.share())}
-        self._writer.write(number, {**line, **known, **self._pace(number), **share})
+        self._writer.write(number, {**line, **known, **self._pace(number), **self._share()})
         self.goodput.leave(number)
         self._restart()
+
+    def _share(self) -> dict[str, float]:
+        return {"time/goodput": reporting.rounded(self.goodput.share())}
 
     def _pace(self, number: int) -> dict[str, float]:
         seconds = time.perf_counter() - self._since - self._excluded

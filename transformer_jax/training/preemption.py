@@ -14,7 +14,7 @@ import threading
 from collections.abc import Generator, Sequence
 from types import FrameType
 
-from transformer_jax.training import exits, failures, peers
+from transformer_jax.training import exits, stopping
 
 
 class Preempted(SystemExit):
@@ -66,7 +66,7 @@ class Stop:
 class Together(Stop):
     """The same of a run of several processes: it becomes true at the same call on all of them."""
 
-    def __init__(self, others: peers.Peers) -> None:
+    def __init__(self, others: stopping.Agreement) -> None:
         super().__init__()
         self._others = others
 
@@ -100,7 +100,7 @@ def listen(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) 
     if _active is not None:
         yield _active
         return
-    with _peers() as others:
+    with stopping.agreement() as others:
         stop = Stop() if others is None else Together(others)
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -123,19 +123,3 @@ def listen(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) 
         finally:
             _active = None
             restore()
-
-
-@contextlib.contextmanager
-def _peers() -> Generator[peers.Peers | None, None, None]:
-    """The other processes of the run; they are told when this one fails."""
-    others = peers.join()
-    if others is None:
-        yield None
-        return
-    try:
-        yield others
-    except BaseException as error:
-        peers.announce(failures.exit_code(error), f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        others.close()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from transformer_jax.parallel import multihost
 from transformer_jax.training import compilation, exits
 
 FLOOR = 120.0
@@ -49,7 +50,7 @@ class Watchdog:
 
     Stacks of all threads and the memory of the devices are then in `directory`/hang-PROCESS.txt and on standard error.
     `factor=None` never ends anything. Time in which the process itself was stopped (Ctrl-Z, a laptop that sleeps) does
-    not count, nor does a debugger's prompt. `announce` tells the other processes before the end.
+    not count, nor does a debugger's prompt.
     """
 
     def __init__(
@@ -63,13 +64,12 @@ class Watchdog:
         floor: float = FLOOR,
         patience: float = PATIENCE,
         interval: float = 1.0,
-        announce: Callable[[int, str], None] = lambda code, message: None,
-        end: Callable[[int], object] = os._exit,
+        end: Callable[[int], object] = multihost.end,
     ) -> None:
         self._factor, self._log, self._stop = factor, log, stop
         self._file = pathlib.Path(directory) / f"hang-{process}.txt"
         self._floor, self._patience, self._interval = floor, patience, interval
-        self._announce, self._end, self._process = announce, end, process
+        self._end, self._process = end, process
         self._seen: tuple[str, int, int, int] | None = None
         self._still = 0.0
         self._closed = threading.Event()
@@ -114,7 +114,6 @@ class Watchdog:
             f" {self.bound():.0f} s are the most (train.watchdog)."
         )
         dump(self._file, what)
-        _bounded(lambda: self._announce(exits.HUNG, what))
         self._end(exits.HUNG)
 
 
