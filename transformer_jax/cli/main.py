@@ -100,6 +100,7 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str | None]) -> int
 def _call(arguments: argparse.Namespace, say: Callable[[str], None], before: Callable[[], None] = lambda: None) -> int:
     """Call the verb; turn the errors a user is meant to read into exit codes."""
     from transformer_jax import types  # not above: these load JAX
+    from transformer_jax.parallel import detection
     from transformer_jax.training import failures, preemption
 
     name = f"transformer-jax {arguments.verb}"
@@ -116,6 +117,9 @@ def _call(arguments: argparse.Namespace, say: Callable[[str], None], before: Cal
     except types.InputError as error:
         say(f"{name}: {error}")
         return exits.BAD_INPUT
+    except detection.PeerLost as error:
+        say(f"{name}: {error}")
+        return exits.PEER_LOST
     except preemption.Preempted:
         say(f"{name}: asked to stop; the same command continues.")
         return exits.PREEMPTED
@@ -125,6 +129,9 @@ def _call(arguments: argparse.Namespace, say: Callable[[str], None], before: Cal
     except failures.Diverged as error:
         say(f"{name}: {error}")
         return exits.DIVERGED
+    except failures.DiskFull as error:
+        say(f"{name}: {error}")
+        return exits.FAILED
 
 
 def _reader_has_gone() -> bool:

@@ -7,11 +7,11 @@ all hear the same answer: the hosts of everybody, or who is missing after how lo
 
 import contextlib
 import json
-import os
 import selectors
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +31,8 @@ def hold(place: detection.Place, timeout: float, *, known: Sequence[str] = ()) -
     Raises `PeerLost` after `timeout` seconds with the indices that are missing (and their hosts, where `known` has
     them), `InputError` when processes disagree on how many they are or two have the same index.
     """
-    me = {"mark": MARK, "index": place.index, "count": place.count, "host": socket.gethostname(), "pid": os.getpid()}
+    me = {"mark": MARK, "index": place.index, "count": place.count}
+    me |= {"host": socket.gethostname(), "id": uuid.uuid4().hex}
     answer = _count(place, me, timeout, known) if place.index == 0 else _report(place, me, timeout)
     if "refused" in answer:
         raise types.InputError(answer["refused"])
@@ -103,7 +104,7 @@ def _objection(place: detection.Place, report: Mapping[str, Any], there: Mapping
             f"All processes must be told the same number of them: process 0 ({there[0][0]['host']}) was told"
             f" {place.count}, process {index} ({host}) {report['count']}."
         )
-    if index in there and there[index][0]["pid"] != report["pid"]:
+    if index in there and there[index][0]["id"] != report["id"]:
         other = there[index][0]["host"]
         return f"Every process needs its own index: two say they are process {index}, on {other} and on {host}."
     return None
