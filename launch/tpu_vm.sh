@@ -165,6 +165,7 @@ case "$verb" in
   train)
     training "$@"
     whole RESTARTS 0
+    whole POLL 0
     case "$(value --workdir "$@")" in
       /*) ;;
       *) refuse "--workdir must be an absolute folder on a disk that all workers share and that outlives them (PREPARE mounts it);" \
@@ -173,10 +174,10 @@ case "$verb" in
     need ACCELERATOR "the type of the slice, as 'gcloud compute tpus accelerator-types list' has it" v5litepod-16
     need RUNTIME "the software of the machine" v2-alpha-tpuv5-lite
     if [ -n "$dry" ]; then
-      echo "# $(shown launch/supervise.sh --restarts "$RESTARTS" -- launch/tpu_vm.sh attempt "$@"), each attempt:"
+      echo "# $(shown launch/supervise.sh --restarts "$RESTARTS" --pause "$POLL" -- launch/tpu_vm.sh attempt "$@"), each attempt:"
       attempt "$@"
     else
       export NAME ZONE ACCELERATOR RUNTIME PROJECT SPOT QUEUE PREPARE POLL
-      exec "$root/launch/supervise.sh" --restarts "$RESTARTS" -- "$root/launch/tpu_vm.sh" attempt "$@"
+      exec "$root/launch/supervise.sh" --restarts "$RESTARTS" --pause "$POLL" -- "$root/launch/tpu_vm.sh" attempt "$@"
     fi ;;
 esac
