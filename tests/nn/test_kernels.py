@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax import types
-from transformer_jax.nn import kernels, masks
+from transformer_jax import axes, types
+from transformer_jax.nn import cudnn, kernels, masks
 
 GOOD = kernels.Situation(
     platform="gpu", dtype="bfloat16", head_dim=64, value_dim=64, length=196, memory=196, compute_capability=8.0,
     library=True,
 )  # fmt: skip
+TPU = kernels.Situation(
+    platform="tpu", kind="TPU v5 lite", dtype="bfloat16", head_dim=64, value_dim=64, length=1024, memory=1024
+)
 
 
 def oracle(query, key, value, mask=None):
@@ -105,62 +108,110 @@ def test_the_softmax_of_bfloat16_is_computed_in_float32():
     np.testing.assert_allclose(np.float32(out), oracle(*map(np.float32, (query, key, value))), atol=1e-2)
 
 
-def test_a_good_situation_has_no_obstacles():
-    assert kernels.obstacles(GOOD) == ()
-    assert kernels.select("auto", GOOD).backend == "cudnn"
-    assert kernels.select("cudnn", GOOD).backend == "cudnn"
-    assert kernels.select("xla", GOOD).backend == "xla"
+@pytest.mark.parametrize(("length", "memory"), [(5, 7), (7, 7), (1, 7)])
+def test_causal_and_segments_are_the_masks_they_name(length, memory):
+    arrays = draw(length=length, memory=memory)
+    texts = masks.Segments(*(jnp.arange(size)[None] // 3 + jnp.zeros((2, 1), int) for size in (length, memory)))
+    same = texts.query[:, :, None] == texts.memory[:, None, :]
+    causal = kernels.attend(*arrays, causal=True)
+    np.testing.assert_allclose(causal, kernels.attend(*arrays, mask=masks.causal(length, memory)), atol=1e-6)
+    apart = kernels.attend(*arrays, segments=texts, mask=jnp.ones((2, 1, memory), bool))
+    np.testing.assert_allclose(apart, kernels.attend(*arrays, mask=same), atol=1e-6)
+
+
+@pytest.mark.parametrize(("good", "backend"), [(GOOD, "cudnn"), (TPU, "splash")])
+def test_a_good_situation_has_no_obstacles(good, backend):
+    assert kernels.obstacles(backend, good) == ()
+    assert kernels.select("auto", good).backend == backend
+    assert kernels.select(backend, good).backend == backend
+    assert kernels.select("xla", good).backend == "xla"
+
+
+@pytest.mark.parametrize(
+    ("good", "change", "reason"),
+    [
+        (GOOD, {"library": False}, "the cuDNN library must be installed"),
+        (GOOD, {"compute_capability": 7.5}, "Ampere or newer"),
+        (GOOD, {"dtype": "float32"}, "bfloat16 or float16: it is float32"),
+        (GOOD, {"head_dim": 60, "value_dim": 60}, "head_dim must be a multiple of 8 and at most 128: it is 60"),
+        (GOOD, {"head_dim": 256, "value_dim": 256}, "head_dim must be a multiple of 8 and at most 128: it is 256"),
+        (GOOD, {"value_dim": 32}, "value_dim must equal head_dim: they are 32 and 64"),
+        (GOOD, {"causal": True, "length": 200}, "must each see a token: there are 200 of them and 196 tokens"),
+        (TPU, {"kind": "TPU v2"}, "the TPU must be v4 or newer: it is TPU v2"),
+        (TPU, {"kind": "TPU v3"}, "the TPU must be v4 or newer: it is TPU v3"),
+        (TPU, {"dtype": "float16"}, "bfloat16 or float32: it is float16"),
+        (TPU, {"mask_shape": (2, 1, 1024, 1024)}, r"the same for all heads and queries \(batch, 1, 1, memory\)"),
+        (TPU, {"mask_shape": (2, 4, 1, 1024)}, r"the same for all heads and queries .* it has \(2, 4, 1, 1024\)"),
+        (TPU, {"causal": True, "memory": 1023}, "must each see a token: there are 1024 of them and 1023 tokens"),
+    ],
+)
+def test_each_condition_is_named_and_auto_falls_back(good, change, reason):
+    case = dataclasses.replace(good, **change)
+    choice = kernels.select("auto", case)
+    assert choice.backend == "xla" and choice.reasons
+    with pytest.raises(types.InputError, match=reason):
+        kernels.select(kernels.FUSED[good.platform], case)
+
+
+@pytest.mark.parametrize(
+    ("backend", "platform"), [("cudnn", "cpu"), ("cudnn", "tpu"), ("splash", "cpu"), ("splash", "gpu")]
+)
+def test_a_kernel_of_another_platform_is_refused_and_never_automatic(backend, platform):
+    case = dataclasses.replace(GOOD if backend == "cudnn" else TPU, platform=platform)
+    assert kernels.select("auto", case).backend != backend
+    with pytest.raises(types.InputError, match=f"the platform must be (gpu|tpu): it is {platform}"):
+        kernels.select(backend, case)
+
+
+@pytest.mark.parametrize(
+    ("good", "change"),
+    [
+        (GOOD, {"dtype": "float16"}),
+        (GOOD, {"length": 197, "memory": 197}),
+        (GOOD, {"head_dim": 256, "value_dim": 256, "compute_capability": 9.0}),
+        (GOOD, {"mask_shape": (1, 1, 196, 196)}),
+        (GOOD, {"mask_shape": (2, 1, 1, 196)}),
+        (GOOD, {"causal": True}),
+        (TPU, {"kind": "TPU v4"}),
+        (TPU, {"kind": "TPU v5"}),
+        (TPU, {"kind": "TPU v6 lite"}),
+        (TPU, {"kind": "TPU7x"}),
+        (TPU, {"dtype": "float32", "head_dim": 80, "value_dim": 72}),
+        (TPU, {"length": 1370, "memory": 1370}),
+        (TPU, {"mask_shape": (2, 1, 1, 1024)}),
+        (TPU, {"causal": True, "memory": 4096}),
+    ],
+)
+def test_what_a_kernel_can_do_is_not_refused(good, change):
+    assert kernels.select("auto", dataclasses.replace(good, **change)).backend == kernels.FUSED[good.platform]
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"platform": "cpu"}, "the platform must be gpu: it is cpu"),
-        ({"platform": "tpu"}, "the platform must be gpu: it is tpu"),
-        ({"library": False}, "the cuDNN library must be installed"),
-        ({"compute_capability": 7.5}, "Ampere or newer"),
-        ({"dtype": "float32"}, "bfloat16 or float16: it is float32"),
-        ({"head_dim": 60, "value_dim": 60}, "head_dim must be a multiple of 8 and at most 128: it is 60"),
-        ({"head_dim": 256, "value_dim": 256}, "head_dim must be a multiple of 8 and at most 128: it is 256"),
-        ({"value_dim": 32}, "value_dim must equal head_dim: they are 32 and 64"),
-        ({"length": 197}, "the length must be even when differentiated: it is 197"),
-        ({"memory": 197}, "the memory length must be even when differentiated: it is 197"),
-        ({"mask_shape": (2, 1, 1, 196)}, r"a mask must carry the full lengths \(196, 196\): it has \(1, 196\)"),
+        ({"length": 197, "memory": 197}, "the length must be at least 1024 for splash to be worth it: it is 197"),
+        ({"length": 1}, "the length must be at least 1024"),
+        ({"memory": 77}, "the memory length must be at least 1024"),
     ],
 )
-def test_each_condition_is_named_and_auto_falls_back(change, reason):
-    case = dataclasses.replace(GOOD, **change)
-    choice = kernels.select("auto", case)
-    assert choice.backend == "xla"
-    with pytest.raises(types.InputError, match=reason):
-        kernels.select("cudnn", case)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"dtype": "float16"},
-        {"length": 197, "memory": 197, "differentiated": False},
-        {"head_dim": 256, "value_dim": 256, "compute_capability": 9.0},
-        {"mask_shape": (1, 1, 196, 196)},
-        {"platform": "cuda"},
-    ],
-)
-def test_what_cudnn_can_do_is_not_refused(change):
-    assert kernels.select("auto", dataclasses.replace(GOOD, **change)).backend == "cudnn"
+def test_splash_is_for_long_sequences_unless_asked_for(change, reason):
+    case = dataclasses.replace(TPU, **change)
+    assert reason in " ".join(kernels.select("auto", case).reasons)
+    assert kernels.select("splash", case).backend == "splash"
 
 
 def test_explicit_cudnn_lists_every_unmet_condition():
-    case = dataclasses.replace(GOOD, platform="cpu", dtype="float32", head_dim=36, value_dim=36, length=197)
+    case = dataclasses.replace(GOOD, platform="cpu", dtype="float32", head_dim=36, value_dim=40)
     with pytest.raises(types.InputError) as error:
         kernels.select("cudnn", case)
-    for words in ("5 more conditions", "platform", "float32", "head_dim", "value_dim", "197", "set attention='auto'"):
+    for words in ("4 more conditions", "platform", "float32", "head_dim", "value_dim", "set attention='auto'"):
         assert words in str(error.value)
 
 
-def test_explicit_cudnn_is_refused_here_before_any_compile():
-    with pytest.raises(types.InputError, match="the platform must be gpu: it is cpu"):
-        kernels.attend(*draw(), backend="cudnn")
+@pytest.mark.parametrize(("backend", "platform"), [("cudnn", "gpu"), ("splash", "tpu")])
+def test_an_explicit_kernel_is_refused_here_before_any_compile(backend, platform):
+    with pytest.raises(types.InputError, match=f"the platform must be {platform}: it is cpu"):
+        kernels.attend(*draw(), backend=backend)
 
 
 def test_an_unknown_back_end_names_the_near_one():
@@ -173,6 +224,38 @@ def test_a_library_that_does_not_load_is_a_reason_not_a_crash(monkeypatch):
         raise RuntimeError("cuDNN is not detected.")
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", missing)
-    kernels.library_loads.cache_clear()
-    assert not kernels.library_loads()
-    kernels.library_loads.cache_clear()
+    cudnn.library_loads.cache_clear()
+    assert not cudnn.library_loads()
+    cudnn.library_loads.cache_clear()
+
+
+class Absent:
+    """A placement on one device that this machine does not have."""
+
+    examples_only = True
+
+    def __init__(self, platform, kind, compute_capability=None):
+        self.hardware = axes.Hardware(platform, kind, compute_capability)
+
+    def constrain(self, x, names):
+        return x
+
+    def on_shards(self, function, inputs, output):
+        return function
+
+
+def test_the_library_is_asked_for_only_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(cudnn, "library_loads", lambda: pytest.fail("asked"))
+    arrays = draw(dtype=jnp.bfloat16)
+    kernels.attend(*arrays)
+    with axes.placed(Absent("gpu", "NVIDIA H100 80GB HBM3", 9.0)):
+        assert kernels.situation(*arrays, None).library
+
+
+def test_what_is_traced_for_an_absent_gpu_keeps_no_weights():
+    """JAX cannot trace cuDNN here: what stands in for it has its numbers and keeps as little."""
+    arrays = draw(length=64, memory=64, dtype=jnp.bfloat16)
+    with axes.placed(Absent("gpu", "NVIDIA H100 80GB HBM3", 9.0)):
+        out, pull = jax.vjp(kernels.attend, *arrays)
+    np.testing.assert_allclose(np.float32(out), np.float32(kernels.attend(*arrays)), atol=2e-2)
+    assert not any(x.shape[-2:] == (64, 64) for x in jax.tree.leaves(pull) if hasattr(x, "shape"))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from transformer_jax import axes, paths, types
 from transformer_jax.nn import dropout as dropouts
-from transformer_jax.nn import kernels, linear, masks, norms
+from transformer_jax.nn import kernels, linear, masks, norms, plain
 
 
 class MultiHeadAttention(nnx.Module):
@@ -66,7 +66,8 @@ class MultiHeadAttention(nnx.Module):
     ) -> Float[Array, "batch length out_embed"]:
         query, key = self._query_and_key(x, memory)
         value = self.value(x if memory is None else memory)
-        mixed = kernels.attend(query, key, value, mask=mask, backend=self.backend)
+        trained = not self.dropout.deterministic
+        mixed = kernels.attend(query, key, value, mask=mask, backend=self.backend, differentiated=trained)
         mixed = axes.constrain(mixed, "batch", "length", "heads", "value_dim")
         return self.dropout(self.out(mixed))
 
@@ -78,7 +79,7 @@ class MultiHeadAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
     ) -> Float[Array, "batch heads length memory_length"]:
         """How much every head takes of each value: rows of float32 that sum to 1, whatever the back end."""
-        return kernels.weights(*self._query_and_key(x, memory), None if mask is None else masks.expand(mask))
+        return plain.weights(*self._query_and_key(x, memory), None if mask is None else masks.expand(mask))
 
     def _query_and_key(self, x: jax.Array, memory: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         query, key = self.query(x), self.key(x if memory is None else memory)

@@ -102,7 +102,7 @@ def attention(
     value: Float[Array, "batch memory kv_heads value_dim"],
     mask: Bool[Array, "_ _ _ _"] | None,
 ) -> Float[Array, "batch length heads value_dim"]:
-    """`softmax(query key^T) value` as `kernels.xla` lays it out; the weights are worked out again, not kept."""
+    """`softmax(query key^T) value` as `plain.attend` lays it out; the weights are worked out again, not kept."""
     return _attention_forward(query, key, value, mask)[0]
 
 
