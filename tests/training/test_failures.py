@@ -1,11 +1,19 @@
 """Failures in words, and compilation made visible."""
 
+import contextlib
+import errno
+import resource
+import subprocess
+import sys
+import time
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from transformer_jax import types
-from transformer_jax.training import compilation, evaluator, failures
+from transformer_jax.parallel import detection
+from transformer_jax.training import checkpoint, compilation, evaluator, exits, failures, preemption
 
 from . import small_run
 
@@ -56,3 +64,91 @@ def test_a_watch_times_only_what_was_compiled():
 def test_evaluators_run_when_due_and_at_the_end(scheduled, due):
     item = evaluator.Scheduled(small_run.Mean(), **scheduled)
     assert {step for step in range(9) if item.due(step, 8)} == due
+
+
+@contextlib.contextmanager
+def no_file_over(size):
+    """Every file that grows beyond `size` bytes cannot be written: as a disk that is full, for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_during_a_save_in_the_background_is_named_and_older_checkpoints_stand(tmp_path):
+    with contextlib.ExitStack() as later:
+        saved = checkpoint.Checkpointer(tmp_path / "checkpoints").steps
+
+        def feed(position):
+            for batch in small_run.batches(position):
+                if batch["_id"][0] == 8 * 5:  # step 4 has been saved, step 8 will be
+                    deadline = time.monotonic() + 60
+                    while not saved() and time.monotonic() < deadline:
+                        time.sleep(0.01)
+                    later.enter_context(no_file_over(64))
+                yield batch
+
+        with pytest.raises(failures.DiskFull, match=r"the disk of .* has .* GiB left .*Make room") as caught:
+            with failures.disk_hints(tmp_path):
+                small_run.run(tmp_path, 16, feed=feed, every=100, eval_every=None)
+    assert str(tmp_path) in str(caught.value) and failures.exit_code(caught.value) == exits.FAILED
+    assert checkpoint.Checkpointer(tmp_path / "checkpoints").steps() == [4]
+    state = small_run.run(tmp_path, 8, every=100)  # room was made: it goes on
+    assert int(state.step) == 8
+
+
+def test_a_disk_that_is_full_when_a_number_is_written_is_named_too(tmp_path):
+    with pytest.raises(failures.DiskFull, match="the disk of"), failures.disk_hints(tmp_path), no_file_over(64):
+        small_run.run(tmp_path, 3, save_every=None)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("... No space left on device ...")]
+)
+def test_a_full_disk_is_known_by_its_number_or_its_words(tmp_path, error):
+    with pytest.raises(failures.DiskFull), failures.disk_hints(tmp_path):
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("a save failed") from cause
+
+
+def test_other_errors_of_files_pass(tmp_path):
+    with pytest.raises(PermissionError), failures.disk_hints(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+class JaxRuntimeError(RuntimeError):
+    """What jaxlib raises; a name is all that is known of it."""
+
+
+GLOO = "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SystemExit(0), exits.OK),
+        (SystemExit(), exits.OK),
+        (SystemExit("text"), exits.FAILED),
+        (preemption.Preempted(), exits.PREEMPTED),
+        (KeyboardInterrupt(), exits.INTERRUPTED),
+        (types.InputError("rule"), exits.BAD_INPUT),
+        (failures.Diverged("nan"), exits.DIVERGED),
+        (detection.PeerLost("process 1"), exits.PEER_LOST),
+        (JaxRuntimeError(GLOO), exits.PEER_LOST),
+        (JaxRuntimeError("INTERNAL: something else"), exits.FAILED),
+        (ValueError("Connection closed by peer"), exits.FAILED),
+        (ZeroDivisionError(), exits.FAILED),
+    ],
+)
+def test_every_error_has_its_exit_code(error, code):
+    assert failures.exit_code(error) == code
+
+
+def test_a_supervisor_starts_again_what_can_end_otherwise_and_nothing_else():
+    result = subprocess.run([sys.executable, "-m", "transformer_jax.training.exits"], capture_output=True, text=True)
+    assert result.stdout.split() == ["75", "134", "137", "143"]
+    assert exits.RESTARTABLE.isdisjoint({exits.OK, exits.FAILED, exits.BAD_INPUT, exits.DIVERGED, exits.INTERRUPTED})
