@@ -1,4 +1,4 @@
-"""The TPUs we can compile for: what one device of each is, and where the figures come from.
+"""The TPUs and GPUs we can compile for: what one device of each is, and where the figures come from.
 
 A device is what JAX sees: one core of a v2, v3 or 7x chip, a whole chip of the others.
 
@@ -10,9 +10,15 @@ and 6 of 50 GB/s each way), of v2 "A domain-specific supercomputer for training 
 496 Gbit/s; its memory 700 GB/s, UNVERIFIED). Clocks: peak FLOPs over the multiply-adds of a cycle (128 x 128 units; 256
 x 256 from v6e), v3 and v4 as the papers have them; 7x is derived in the same way, UNVERIFIED. Network between slices:
 Google's pages for v5p (50 Gbit/s a chip), v6e and 7x (100); taken as 50 for the others, UNVERIFIED.
+
+GPUs: NVIDIA's data sheets (links: NVLink, half of what they give for both ways; L4: PCIe 4.0 x16). Memory left to a
+program: three quarters, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. Network: one adapter of
+400 Gbit/s a GPU, 200 for A100, as in DGX systems; L4 25, UNVERIFIED. That they reach 35 % of their peak on a ViT is an
+assumption.
 """
 
 import dataclasses
+import math
 import re
 
 from transformer_jax import paths
@@ -46,6 +52,8 @@ class Chip:
     """TensorCores, by which published runs on v2 and v3 are counted."""
     options: tuple[tuple[str, str], ...] = ()
     """What `get_topology_desc` must be told to describe the chip as it is rented."""
+    mfu: float | None = None
+    """Share of the peak that is assumed where the compiler expects no number of cycles: an assumption."""
 
     @property
     def peak(self) -> float:
@@ -55,7 +63,15 @@ class Chip:
         return rate
 
 
+_MFU = 0.35
+_SHARE = 0.75
 _MEGACORE = (("chip_config_name", "megacore"),)
+
+
+def _gpu(name: str, kind: str, memory: int, bandwidth: float, links: float, network: float) -> Chip:
+    """A GPU; the clock plays no part without cycles."""
+    return Chip(name, "cuda", kind, math.nan, int(_SHARE * memory), bandwidth, links, network, 1, mfu=_MFU)
+
 
 CHIPS = {
     chip.name: chip
@@ -66,6 +82,12 @@ CHIPS = {
         Chip("v5e", "v5e", "TPU v5 lite", 1.50e9, int(15.75 * GIB), 819e9, 200e9, 6.2e9, 2),
         Chip("v5p", "v5p", "TPU v5", 1.75e9, int(95.0 * GIB), 2765e9, 600e9, 6.2e9, 3, 1, 2),
         Chip("v6e", "v6e", "TPU v6 lite", 1.75e9, int(31.25 * GIB), 1638e9, 400e9, 12.5e9, 2),
+        _gpu("a100", "NVIDIA A100-SXM4-80GB", 85_100_068_864, 2039.04e9, 300e9, 25e9),
+        _gpu("a100-40", "NVIDIA A100-SXM4-40GB", 42_331_013_120, 1555.2e9, 300e9, 25e9),
+        _gpu("h100", "NVIDIA H100 80GB HBM3", 84_942_979_072, 3352.32e9, 450e9, 50e9),
+        _gpu("h200", "NVIDIA H200", 151_397_597_184, 4800e9, 450e9, 50e9),
+        _gpu("b200", "NVIDIA B200", 191_514_411_008, 7672.32e9, 900e9, 50e9),
+        _gpu("l4", "NVIDIA L4", 24_152_899_584, 300e9, 32e9, 3.1e9),
         Chip("7x", "tpu7x", "TPU7x", 2.20e9, 96 * GIB, 3690e9, 300e9, 6.2e9, 3, devices_per_chip=2),
     )
 }

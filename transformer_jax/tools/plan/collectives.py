@@ -37,15 +37,19 @@ class Collective:
 def summary(runs: Sequence[program_text.Run], mesh: Mapping[str, int], slices: Sequence[int] = ()) -> list[Collective]:
     """The communication of a step on a mesh of these sizes, most bytes first; `slices` says where each device lies.
 
-    An asynchronous collective appears several times in the text (its start, its end and operations it is fused with):
-    it counts once, by its channel.
+    An asynchronous collective is spread over several fusions (its start, its end, what is computed meanwhile): it
+    counts once, by its channel. Others may share a channel and be distinct. Between slices the compiler sends what one
+    slice has reduced already.
     """
-    each: dict[str, Collective] = {}
+    each: dict[tuple[str, str], Collective] = {}
     for number, run in enumerate(runs):
-        found = _one(run, mesh, slices)
+        found = _between_slices(run, mesh, slices) or _one(run, mesh, slices)
+        if found is None:
+            continue
         channel = re.search(r"channel_id=(\d+)", run.instruction.rest)
-        key = channel[1] if channel else f"line {number}"
-        if found is not None and (key not in each or found.bytes > each[key].bytes):
+        spread = run.fused and channel and not run.computation.startswith(_SCATTER)
+        key = (found.kind, channel[1] if spread else f"line {number}")
+        if key not in each or found.bytes > each[key].bytes:
             each[key] = found
     totals: dict[tuple[Any, ...], list[Collective]] = {}
     for one in each.values():
@@ -81,6 +85,19 @@ def _one(run: program_text.Run, mesh: Mapping[str, int], slices: Sequence[int]) 
     size *= run.times
     across = len({slices[device] for device in group}) > 1 if slices else False
     return Collective(kind, axes, devices, run.times, size, _sent(kind, size, devices), across)
+
+
+def _between_slices(run: program_text.Run, mesh: Mapping[str, int], slices: Sequence[int]) -> Collective | None:
+    """What goes over the network, handed to the host by `send`."""
+    made = run.instruction
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', made.rest)
+    if made.opcode != "send" or kind is None or not slices:
+        return None
+    places = np.asarray(slices).reshape(tuple(mesh.values()))
+    apart = {axis for i, axis in enumerate(mesh) if mesh[axis] > 1 and np.any(np.diff(places, axis=i))}
+    size = max(program_text.arrays(made.shape), default=0) * run.times
+    name = kind[1].lower().replace("_", "-")
+    return Collective(name, _name(apart, mesh), len(set(slices)), run.times, size, size, across=True)
 
 
 def _sent(kind: str, size: int, devices: int) -> int:

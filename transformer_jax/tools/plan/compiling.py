@@ -104,19 +104,14 @@ def compile_step(
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=program.jit.replicated)
     batch = _batch(program, size, rows=any(isinstance(op, field_ops.OneHot | field_ops.MultiHot) for op in parsed))
     lowered = program.step.lower(program.abstract, batch, rate)
-    memory, text, message, needed, available = None, "", "", 0, where.chip.memory
-    try:
-        executable = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        message = " ".join(str(error).split())
-        refused = out_of_memory(message)
-        if refused is None:
-            raise types.InputError(f"The compiler cannot make this step for {where.name}: {message[:600]}") from None
-        temporaries, available = refused
-        needed = temporaries + device_bytes((program.abstract, batch))
-    else:
-        text, memory = executable.as_text() or "", _memory(executable.memory_analysis())
+    executable, message = _compiled(lowered, where.name)
+    memory, text, available = None, "", where.chip.memory
+    if executable is not None:
+        memory, text = _memory(executable.memory_analysis()), executable.as_text() or ""
         needed = memory.peak
+    else:
+        temporaries, available = out_of_memory(message) or (0, available)
+        needed = temporaries + device_bytes((program.abstract, batch))
     return Compiled(
         topology=where,
         settings=settings,
@@ -132,6 +127,17 @@ def compile_step(
         seconds_to_compile=time.perf_counter() - begin,
         classes_assumed=not known,
     )
+
+
+def _compiled(lowered: Any, name: str) -> tuple[Any, str]:
+    """The executable, or None and the compiler's message that memory does not suffice."""
+    try:
+        return lowered.compile(), ""
+    except jax.errors.JaxRuntimeError as error:
+        message = " ".join(str(error).split())
+        if out_of_memory(message) is None:
+            raise types.InputError(f"The compiler cannot make this step for {name}: {message[:600]}") from None
+        return None, message
 
 
 def out_of_memory(message: str) -> tuple[int, int] | None:
@@ -171,6 +177,11 @@ def _batch(program: programs.Program, size: int, *, rows: bool) -> dict[str, jax
     }
 
 
+def _sum(found: Any) -> int:
+    donated = found.alias_size_in_bytes
+    return found.argument_size_in_bytes + found.output_size_in_bytes - donated + found.temp_size_in_bytes
+
+
 def _memory(found: Any) -> Memory:
     return Memory(
         arguments=found.argument_size_in_bytes,
@@ -178,5 +189,5 @@ def _memory(found: Any) -> Memory:
         aliased=found.alias_size_in_bytes,
         temporaries=found.temp_size_in_bytes,
         program=found.generated_code_size_in_bytes,
-        peak=found.peak_memory_in_bytes,
+        peak=found.peak_memory_in_bytes or _sum(found),  # the GPU compiler gives none
     )

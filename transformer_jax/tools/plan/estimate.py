@@ -44,13 +44,15 @@ def of(compiled: compiling.Compiled) -> Estimate:
         raise types.InputError(f"A step must fit to be timed: {compiled.message or 'its peak exceeds the memory'}")
     runs, unknown = program_text.walk(*program_text.parse(compiled.text))
     sizes: dict[str, int] = {axis: compiled.mesh.shape[axis] for axis in compiled.mesh.axis_names}
-    slices = [getattr(device, "slice_index", None) or 0 for device in compiled.mesh.devices.flat]
+    chip = compiled.topology.chip
+    network = "slice_index" if chip.mfu is None else "process_index"  # nodes of GPUs are joined by the network
+    slices = [getattr(device, network, None) or 0 for device in compiled.mesh.devices.flat]
     said = collectives.summary(runs, sizes, slices)
-    chip, cycles = compiled.topology.chip, program_text.cycles(runs)
-    compute, communication = cycles / chip.clock, sending(said, chip, compiled.mesh.size)
+    cycles, communication = program_text.cycles(runs), sending(said, chip, compiled.mesh.size)
     assert compiled.memory is not None
     moved = compiled.memory.arguments + compiled.memory.outputs
     arithmetic = compiled.flops / (compiled.mesh.size * chip.peak)
+    compute = cycles / chip.clock if chip.mfu is None else arithmetic / chip.mfu
     roofline = max(arithmetic, moved / chip.memory_bandwidth, communication)
     seconds = max(compute + communication, roofline)
     return Estimate(
@@ -65,6 +67,7 @@ def of(compiled: compiling.Compiled) -> Estimate:
         arrays=program_text.largest(runs),
         unknown_loops=len(unknown),
         kernels=program_text.uncosted_kernels(runs),
+        source=Estimate.source if chip.mfu is None else f"FLOPs over an assumed {chip.mfu:.0%} of the peak",
     )
 
 

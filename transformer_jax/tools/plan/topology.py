@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from transformer_jax import types
-from transformer_jax.tools.plan import chips
+from transformer_jax.tools.plan import chips, gpu
 
 INSTALL = "EXTRAS=plan ./launch/local.sh plan ... (or: pip install 'transformer-jax[plan]')"
 
@@ -42,6 +42,8 @@ class Topology:
 def describe(name: str) -> Topology:
     """The topology of `v5e:16x16`, or of several such slices, `v5e:16x16*2`. `InputError` for what does not exist."""
     chip, shape, slices = parse(name)
+    if chip.family == "cuda":
+        return Topology(name, chip, shape, slices, gpu.devices(chip, shape))
     _require_libtpu()
     from jax.experimental import topologies  # not above: it is of no use where nothing is planned
 
@@ -74,6 +76,8 @@ def parse(name: str) -> tuple[chips.Chip, tuple[int, ...], int]:
             f" {name!r}. Chips: {known}."
         )
     chip = chips.find(found[1])
+    if chip.family == "cuda":
+        return chip, gpu.parse(name.partition(":")[2].strip()), 1
     shape, slices = tuple(map(int, found[2].split("x"))), int(found[3] or 1)
     if len(shape) != chip.dimensions or min(*shape, slices) < 1:
         like = "x".join("4" * chip.dimensions)
