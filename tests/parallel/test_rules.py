@@ -219,6 +219,13 @@ def test_the_guard_names_what_stays_whole_and_what_would_cut_it():
     rules.require_sharded({"even": tree, "odd": odd}, axes, meshes.make({"fsdp": 4, "data": 2}), "fsdp")
 
 
+def test_the_guard_proposes_parts_that_fill_tiles():
+    mesh = meshes.make(None, fakes.devices(1, 1, 512), preset="fsdp")
+    tree = {"kernel": jax.ShapeDtypeStruct((1280, 16, 80), jnp.float32)}
+    with pytest.raises(types.InputError, match="fsdp=32 would cut all of them"):  # 40 rows; 256 would leave 5
+        rules.require_sharded(tree, {"kernel": ("embed", "heads", "head_dim")}, mesh, "fsdp")
+
+
 def test_the_guard_allows_2_percent_and_what_is_too_small_to_cut():
     mesh = meshes.make({"fsdp": 8}, preset="fsdp")
     axes = {"table": ("vocab", "embed"), "odd": ("embed", "mlp")}

@@ -87,8 +87,10 @@ def require_sharded(params: Any, axes: Mapping[str, Names], mesh: Mesh, preset: 
         return
     largest = sorted(whole, key=lambda path: -weight[path])[:3]
     named = ", ".join(f"{path} {_words(axes[path], flat[path].shape)}" for path in largest)
-    fewer = [n for n in range(2, size) if size % n == 0 and all(_divides(axes[p], flat[p].shape, n) for p in whole)]
-    remedy = f"fsdp={fewer[-1]} would cut all of them, with data=-1 for the rest" if fewer else "No smaller fsdp would"
+    parts = {n: [_parts(axes[path], flat[path].shape, n) for path in whole] for n in range(2, size) if size % n == 0}
+    fewer = [n for n, each in parts.items() if all(each)]
+    best = max(fewer, key=lambda n: (all(any(map(tiles, each)) for each in parts[n]), n), default=0)
+    remedy = f"fsdp={best} would cut all of them, with data=-1 for the rest" if best else "No smaller fsdp would"
     raise types.InputError(
         f"At most {MOST_WHOLE:.0%} of the bytes of the parameters may be whole on every device with rules {preset!r}:"
         f" {share:.1%} are, as no axis divides by fsdp={size} in {named}. {remedy}; or take the rules 'data'."
@@ -189,8 +191,11 @@ def _refuse(path: str, bound: Mapping[str, tuple[str | None, int]], target: str,
     )
 
 
-def _divides(names: Names, shape: Sequence[int], size: int) -> bool:
-    return any(name != "layers" and length % size == 0 for name, length in zip(names, shape, strict=True))
+def _parts(names: Names, shape: Sequence[int], size: int) -> list[int]:
+    """How long a part would be of every axis that can be cut into so many."""
+    return [
+        length // size for name, length in zip(names, shape, strict=True) if name != "layers" and length % size == 0
+    ]
 
 
 def _words(names: Names, shape: Sequence[int]) -> str:
