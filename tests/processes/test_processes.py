@@ -1,0 +1,131 @@
+"""Several processes on this machine are one run: it is trained, stopped, killed, spread otherwise, and stays the same.
+
+Every wait is bounded, and no process is left behind.
+"""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from tests.processes import digits, group, worker
+from transformer_jax import config, experiment
+from transformer_jax.training import checkpoint, exits, preemption
+
+STEPS = list(range(1, digits.TOTAL + 1))
+
+
+def settings(parallel="data"):
+    return experiment.resolve(config.load(f"{group.EXPERIMENT}:{parallel}"))
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return experiment.Shared()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, shared):
+    """The run that one process makes undisturbed, and the ids it reads."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        worker.record(folder / "ids", patch.setattr)
+        experiment.train(settings(), folder / "run", shared=shared, quiet=True)
+    return folder
+
+
+def assert_same_run(folder, whole, *, since=0):
+    """The same examples in the same places, the same curve, the same weights in the end."""
+    ids, expected = worker.read(folder / "ids"), worker.read(whole / "ids")
+    assert ids == {position: names for position, names in expected.items() if position >= since * 16}
+    found, wanted = group.numbers(folder / "run"), group.numbers(whole / "run")
+    assert found.keys() == wanted.keys() and [step for step, kind in found if kind == "train"] == STEPS
+    for key, values in wanted.items():
+        assert found[key].keys() == values.keys()
+        for name, value in values.items():
+            np.testing.assert_allclose(found[key][name], value, rtol=2e-6, atol=2e-6, err_msg=f"{key} {name}")
+    (one, _), (two, _) = (checkpoint.load_leaves(place / "run") for place in (folder, whole))
+    assert one.keys() == two.keys()
+    for path, leaf in two.items():
+        np.testing.assert_allclose(one[path], leaf, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def saved(folder):
+    return checkpoint.Checkpointer(folder / "run" / "checkpoints").steps()
+
+
+def test_two_processes_then_one_then_four_make_the_same_run(tmp_path, whole, shared, monkeypatch):
+    """SIGTERM to one process of two stops both at one step; one process goes on, then four of another mesh."""
+    run, ids = tmp_path / "run", tmp_path / "ids"
+    with group.group(tmp_path / "two", 2, 2, group.train(run, "fsdp"), RECORD=ids, SLOW=0.1) as two:
+        two.until(lambda: group.step(run) >= 2)
+        two.processes[1].send_signal(signal.SIGTERM)
+        assert two.ended() == [exits.PREEMPTED] * 2, two.said()
+    first = saved(tmp_path)[0]
+    assert 2 <= first < digits.TOTAL - 2 and group.step(run) == first
+
+    with preemption.listen() as stop:
+        worker.record(ids, monkeypatch.setattr, told=lambda at: stop.request() if at >= 16 * (first + 1) else None)
+        with pytest.raises(preemption.Preempted):
+            experiment.train(settings(), run, shared=shared, quiet=True)
+    monkeypatch.undo()
+    assert saved(tmp_path)[0] == first + 2
+
+    with group.group(tmp_path / "four", 4, 1, group.train(run, "tensor"), RECORD=ids) as four:
+        assert four.ended() == [exits.OK] * 4, four.said()
+        said = four.said()
+    assert "Continuing at step" in said[0] and not any("step " in text for text in said[1:]), "only one speaks"
+    assert_same_run(tmp_path, whole)
+    assert json.loads((run / "run.json").read_text())["restarts"][-1]["devices"]["processes"] == 4
+    assert (run / "report.html").exists()
+
+
+def test_killed_processes_lose_nothing_that_was_committed(tmp_path, whole):
+    """SIGKILL to one process ends the other in bounded time; so does one during a save, which leaves what was there."""
+    run, ids = tmp_path / "run", tmp_path / "ids"
+    words = group.train(run, "fsdp")
+    with group.group(tmp_path / "first", 2, 2, words, RECORD=ids, SLOW=0.1) as first:
+        first.until(lambda: saved(tmp_path))
+        first.processes[1].kill()
+        codes = first.ended(timeout=60)
+        assert codes[0] in group.LOST and codes[1] == -signal.SIGKILL, (codes, first.said())
+    committed = saved(tmp_path)[0]
+
+    with group.group(tmp_path / "second", 2, 2, words, RECORD=ids, SLOW_SAVES=1.5) as second:
+        second.until(lambda: list((run / "checkpoints").glob("*.orbax-checkpoint-tmp")))
+        second.processes[0].kill()
+        codes = second.ended(timeout=60)
+        assert codes[0] == -signal.SIGKILL and codes[1] in group.LOST, (codes, second.said())
+    assert f"Continuing at step {committed}," in second.said()[0]
+    assert list((run / "checkpoints").glob("*.orbax-checkpoint-tmp")) and saved(tmp_path)[0] == committed
+
+    (run / "checkpoints" / "99").mkdir()  # what is not whole is passed over and left
+    with group.group(tmp_path / "third", 2, 2, words, RECORD=ids) as third:
+        assert third.ended() == [exits.OK] * 2, third.said()
+    assert f"Continuing at step {committed}," in third.said()[0] and (run / "checkpoints" / "99").exists()
+    assert_same_run(tmp_path, whole)
+
+
+def test_nan_on_one_process_stops_both_and_says_where(tmp_path):
+    run = tmp_path / "run"
+    words = group.train(run, "fsdp")
+    with group.group(tmp_path / "out", 2, 2, words, RECORD=tmp_path / "ids", POISON=48) as both:
+        assert both.ended() == [exits.DIVERGED] * 2, both.said()
+    report = json.loads((run / "diverged.json").read_text())
+    assert (report["step"], report["first_example"]) == (4, 48)
+    assert saved(tmp_path) == [2] and "step 4 gave loss nan" in both.said()[0]
+
+
+def test_processes_that_were_given_other_settings_say_which(tmp_path):
+    words = group.train(tmp_path / "run")
+    with group.group(tmp_path / "out", 2, 1, words, own={1: ["--config.schedule.base=0.2"]}) as both:
+        assert both.ended(timeout=60) == [exits.BAD_INPUT] * 2, both.said()
+    assert "rocess 1" in both.said()[0] and "schedule.base" in both.said()[0] and "0.2" in both.said()[0]
+    assert not saved(tmp_path)
+
+
+def test_a_process_that_never_comes_is_named(tmp_path):
+    with group.group(tmp_path / "out", 1, 1, group.train(tmp_path / "run"), TRANSFORMER_JAX_WAIT=3) as one:
+        assert one.ended(timeout=60) == [exits.PEER_LOST], one.said()
+    assert "rocess 1" in one.said()[0], one.said()
