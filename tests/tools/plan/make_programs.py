@@ -21,6 +21,7 @@ LAYERS, WIDTH = 5, 512
 PROGRAMS = {
     "scanned": ("v3:2x2", {"data": 8}, PartitionSpec(), 64),
     "sharded": ("v5e:4x4", {"data": 2, "fsdp": 8}, PartitionSpec(None, "fsdp"), 256),
+    "offloaded": ("7x:2x2x1", {"fsdp": 8}, PartitionSpec(None, "fsdp"), 4096),
     "slices": ("v5e:2x2*2", {"replica": 2, "data": 4}, PartitionSpec(), 64),
 }
 

@@ -1,7 +1,10 @@
+import importlib.util
 from pathlib import Path
 
 import pytest
+from jax.sharding import PartitionSpec
 
+from tests.tools.plan import make_programs
 from transformer_jax.tools.plan import collectives, program_text
 
 FOLDER = Path(__file__).parent / "programs"
@@ -30,6 +33,14 @@ def test_fsdp_gathers_every_weight_twice_and_scatters_its_gradient():
     assert scattered.sent == LAYERS * WEIGHTS * 7 // 8
     between = found.pop(("all-reduce", "data", 2, False))
     assert between.bytes == LAYERS * WEIGHTS // 8  # only the shard each device keeps
+    assert not found
+
+
+def test_what_7x_sends_from_its_sparse_cores_is_seen():
+    found = said("offloaded", {"fsdp": 8})
+    gathered, scattered = found.pop(("all-gather", "fsdp", 8, False)), found.pop(("reduce-scatter", "fsdp", 8, False))
+    assert (gathered.count, gathered.bytes) == (2 * LAYERS, 2 * LAYERS * WEIGHTS)
+    assert (scattered.count, scattered.bytes) == (LAYERS, LAYERS * WEIGHTS)
     assert not found
 
 
@@ -62,3 +73,18 @@ def test_every_way_to_write_groups_gives_the_axes_of_the_mesh(text, axes, device
     found, group, count = collectives.groups(f"%x), channel_id=1, {text}, to_apply=%add", MESH)
     assert (found, count) == (axes, devices)
     assert set(group) <= set(range(16))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+@pytest.mark.parametrize("topology", ["v2:2x2", "v3:2x2", "v4:2x2x2", "v5e:4x2", "v5p:2x2x2", "v6e:4x2", "7x:2x2x1"])
+def test_the_programs_of_every_chip_are_understood(topology):
+    """With the libtpu that is installed: fsdp gathers every weight twice, whatever the text looks like."""
+    text = make_programs.program(topology, {"fsdp": 8}, PartitionSpec(None, "fsdp"), 4096)
+    runs, unknown = program_text.walk(*program_text.parse(text))
+    found = {one.kind: one for one in collectives.summary(runs, {"fsdp": 8})}
+    gathered = found.pop("all-gather")
+    assert (gathered.axes, gathered.count, gathered.bytes) == ("fsdp", 2 * LAYERS, 2 * LAYERS * WEIGHTS)
+    reduced = found.pop("reduce-scatter", None) or found.pop("all-reduce")
+    assert (reduced.axes, reduced.bytes) == ("fsdp", LAYERS * WEIGHTS)
+    assert not found and not unknown and program_text.cycles(runs) > 0

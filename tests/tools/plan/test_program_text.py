@@ -67,7 +67,7 @@ def test_a_loop_of_unknown_length_counts_once_and_is_named():
     assert unknown == ["loop"]
 
 
-@pytest.mark.parametrize("name", ["scanned", "sharded", "slices"])
+@pytest.mark.parametrize("name", ["scanned", "sharded", "offloaded", "slices"])
 def test_twice_the_turns_cost_the_body_of_the_loop_again(name):
     """Of programs of the compiler, against the sum of the lines of their loops, read without the parser."""
     text = (FOLDER / f"{name}.txt").read_text()

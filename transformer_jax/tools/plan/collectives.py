@@ -47,7 +47,7 @@ def summary(runs: Sequence[program_text.Run], mesh: Mapping[str, int], slices: S
         if found is None:
             continue
         channel = re.search(r"channel_id=(\d+)", run.instruction.rest)
-        spread = run.fused and channel and not run.computation.startswith(_SCATTER)
+        spread = run.fused and not run.aside and channel and not run.computation.startswith(_SCATTER)
         key = (found.kind, channel[1] if spread else f"line {number}")
         if key not in each or found.bytes > each[key].bytes:
             each[key] = found

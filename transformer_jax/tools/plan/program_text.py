@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 _WIDTH = {"pred": 8, "s4": 4, "u4": 4, "token": 0, "opaque": 0}
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -54,6 +55,8 @@ class Run:
     times: int
     fused: bool
     """Part of a larger operation, which has the cycles."""
+    aside: bool = False
+    """On another core (7x sends from its sparse cores): costs the program nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,9 @@ class Array:
     bytes: int
     unpadded: int
     source: str
+
+
+_START = Instruction("", "", "", "", False)
 
 
 def parse(text: str) -> tuple[Computations, str]:
@@ -87,12 +93,12 @@ def parse(text: str) -> tuple[Computations, str]:
 def walk(computations: Computations, entry: str) -> tuple[list[Run], list[str]]:
     """Everything a step runs, and the loops whose number of turns is not in the program: they count as one."""
     unknown: list[str] = []
-    return list(_walk(computations, entry, 1, False, unknown)), unknown
+    return list(_walk(computations, Run(_START, entry, 1, False), unknown)), unknown
 
 
 def cycles(runs: Sequence[Run]) -> int:
     """The compiler's estimate of a step, loops multiplied out."""
-    return sum(run.times * run.instruction.cycles for run in runs if not run.fused)
+    return sum(run.times * run.instruction.cycles for run in runs if not (run.fused or run.aside))
 
 
 def uncosted_kernels(runs: Sequence[Run]) -> int:
@@ -105,7 +111,7 @@ def largest(runs: Sequence[Run], count: int = 5) -> list[Array]:
     found: dict[str, Array] = {}
     for run in runs:
         made = run.instruction
-        if run.fused or made.opcode in ("parameter", "get-tuple-element", "bitcast", "tuple", "constant"):
+        if run.fused or run.aside or made.opcode in ("parameter", "get-tuple-element", "bitcast", "tuple", "constant"):
             continue
         for one in _ARRAY.finditer(made.shape):
             if "S(1)" not in (one[4] or ""):  # memory space 1 is on the chip
@@ -138,21 +144,29 @@ def _instruction(line: str) -> Instruction:
     return Instruction(left.removeprefix("ROOT ").lstrip("%"), right[:end], opcode, rest, root)
 
 
-def _walk(computations: Computations, name: str, times: int, fused: bool, unknown: list[str]) -> Iterator[Run]:
-    for made in computations.get(name, ()):
-        yield Run(made, name, times, fused)
+def _walk(computations: Computations, run: Run, unknown: list[str]) -> Iterator[Run]:
+    """The instructions of `run.computation`, each as often as `run` says, and what they run."""
+    for made in computations.get(run.computation, ()):
+        here = dataclasses.replace(run, instruction=made)
+        yield here
         if made.opcode == "while":
-            turns = _turns(computations, name, made)
+            turns = _turns(computations, run.computation, made)
             if turns is None:
                 unknown.append(made.name)
             for role in ("condition", "body"):
-                yield from _walk(computations, made.called(role) or "", times * (turns or 1), fused, unknown)
+                yield from _into(computations, here, made.called(role), unknown, times=run.times * (turns or 1))
         elif made.opcode == "conditional":
-            branches = [list(_walk(computations, branch, times, fused, unknown)) for branch in _branches(made)]
+            branches = [list(_into(computations, here, branch, unknown)) for branch in _branches(made)]
             yield from max(branches, key=cycles, default=[])
-        elif made.opcode in ("fusion", "call") or made.opcode.startswith("async-start"):
-            inner = made.called("calls") or made.called("to_apply") or ""
-            yield from _walk(computations, inner, times, fused or made.opcode == "fusion", unknown)
+        elif made.opcode == "fusion":
+            yield from _into(computations, here, made.called("calls"), unknown, fused=True)
+        elif made.opcode in ("call", "call-start", "async-start"):
+            inner, aside = made.called("to_apply") or made.called("calls"), run.aside or made.opcode != "call"
+            yield from _into(computations, here, inner, unknown, aside=aside)
+
+
+def _into(computations: Computations, run: Run, name: str | None, unknown: list[str], **changes: Any) -> Iterator[Run]:
+    return _walk(computations, dataclasses.replace(run, computation=name or "", **changes), unknown)
 
 
 def _branches(made: Instruction) -> list[str]:
