@@ -125,6 +125,9 @@ class JaxRuntimeError(RuntimeError):
 
 
 GLOO = "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
+LATE = (
+    "UNKNOWN: Gloo context initialization failed: DEADLINE_EXCEEDED: GetKeyValue() timed out with key: cpu:gloo/0,1/2"
+)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,7 @@ GLOO = "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.
         (failures.Diverged("nan"), exits.DIVERGED),
         (detection.PeerLost("process 1"), exits.PEER_LOST),
         (JaxRuntimeError(GLOO), exits.PEER_LOST),
+        (JaxRuntimeError(LATE), exits.PEER_LOST),
         (JaxRuntimeError("INTERNAL: something else"), exits.FAILED),
         (ValueError("Connection closed by peer"), exits.FAILED),
         (ZeroDivisionError(), exits.FAILED),

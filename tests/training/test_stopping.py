@@ -129,6 +129,17 @@ def test_a_process_that_does_not_come_to_the_agreed_place_ends_as_hung():
     assert ended[-1] == exits.HUNG and "agreed place" in ended[-2]
 
 
+def test_a_process_that_hangs_is_heard_by_the_others_and_not_by_itself():
+    store, heard = Store(), []
+    both = [stopping.Agreement(store, index, 2) for index in range(2)]
+    for index, one in enumerate(both):
+        one.hung = lambda said, index=index: heard.append((index, said))
+    both[1].tell("I stand still.")
+    for one in both:
+        one.look()
+    assert heard == [(0, "I stand still.")]
+
+
 def test_listening_of_several_processes_is_to_all_of_them(monkeypatch):
     store = Store()
     monkeypatch.setattr(stopping, "_client", lambda: (store, 1, 2))

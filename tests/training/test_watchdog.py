@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-import types as namespaces
 
 import pytest
 
@@ -22,10 +21,20 @@ class Run:
         return self._typical
 
 
+class Polled:
+    """What a watchdog looks at, and whom it tells."""
+
+    def __init__(self):
+        self.polls, self.told, self.hung = 0, [], lambda said: None
+
+    def tell(self, message):
+        self.told.append(message)
+
+
 @pytest.fixture
 def watched(tmp_path):
     def make(factor=50.0, **options):
-        run, stop, ended = Run(), namespaces.SimpleNamespace(polls=0), []
+        run, stop, ended = Run(), Polled(), []
         dog = watchdog.Watchdog(
             factor,
             tmp_path,
@@ -172,6 +181,17 @@ def test_a_device_that_hangs_does_not_keep_the_report_from_its_end(tmp_path, mon
 def test_a_run_directory_that_cannot_be_written_does_not_keep_it_from_the_end(tmp_path, capfd):
     watchdog.dump(tmp_path / "no" / "hang-0.txt", "Nothing moves.")
     assert "Thread 0x" in capfd.readouterr().err
+
+
+def test_all_processes_of_a_run_write_their_stacks_whoever_noticed(watched, tmp_path, capfd):
+    dog, _, stop, ended = watched(interval=100.0)
+    for _ in range(7):
+        dog.tick(1)
+    assert len(stop.told) == 1 and "no progress for" in stop.told[0] and ended == [exits.HUNG]
+    (tmp_path / "hang-0.txt").unlink()
+    with dog:
+        stop.hung("Process 1 on elsewhere has made no progress.")  # as another one told
+    assert ended == [exits.HUNG] * 2 and "Process 1 on elsewhere" in (tmp_path / "hang-0.txt").read_text()
 
 
 HANGS = """

@@ -41,7 +41,10 @@ _FULL = {
     errno.EDQUOT: "Disk quota exceeded",
     errno.EFBIG: "File too large",
 }
-_LOST = ("closed by peer", "reset by peer", "Broken pipe", "heartbeat", "coordination service", "remote process exited")
+_LOST = (
+    *("closed by peer", "reset by peer", "Broken pipe", "heartbeat", "coordination service", "remote process exited"),
+    "Gloo context initialization failed",  # one did not come within Gloo's 30 seconds
+)
 
 
 def exit_code(error: BaseException) -> int:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 
 from transformer_jax.training import exits, stopping
@@ -35,6 +35,11 @@ class Stop:
         self._interrupts = False
         self.polls = 0
         """How often it was asked: a sign of life."""
+        self.hung: Callable[[str], None] = lambda said: None
+        """What to do when another process of the run says that it hangs."""
+
+    def tell(self, message: str) -> None:
+        """Says to the other processes that this one hangs."""
 
     def __call__(self) -> bool:
         self.polls += 1
@@ -69,6 +74,10 @@ class Together(Stop):
     def __init__(self, others: stopping.Agreement) -> None:
         super().__init__()
         self._others = others
+        others.hung = lambda said: self.hung(said)
+
+    def tell(self, message: str) -> None:
+        self._others.tell(message)
 
     def __call__(self) -> bool:
         self.polls += 1

@@ -56,6 +56,8 @@ class Agreement:
         self._stop_at: int | None = None
         self._requested, self._answered = False, False
         self._settled = 0.0
+        self.hung: Callable[[str], None] = lambda said: None
+        """What to do when another process says that it hangs: all of them do, and each knows its own part of it."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stop together", daemon=True)
 
@@ -74,6 +76,10 @@ class Agreement:
         """Asks all to stop. Safe to call from a signal handler: the thread passes it on."""
         self._requested = True
 
+    def tell(self, message: str) -> None:
+        """Says to the others that this process hangs. From any thread."""
+        self._set(f"hung/{self._index}", message)
+
     def close(self) -> None:
         """This process polls no more. The others need not wait for it to say how far it is."""
         self._closed.set()
@@ -83,7 +89,10 @@ class Agreement:
             self._thread.join(2 * PERIOD)
 
     def look(self) -> None:
-        """One look of the thread: is one asked to stop, does this process come to where all stop?"""
+        """One look of the thread: does one hang, is one asked to stop, does this one come to where all stop?"""
+        for key, said in self._store.key_value_dir_get(f"{self._topic}hung/"):
+            if key.rsplit("/", 1)[-1] != str(self._index):
+                self.hung(said)
         if self._requested:
             self._requested = False
             self._set(f"asked/{self._index}", socket.gethostname())

@@ -24,6 +24,7 @@ PATIENCE = 3600.0
 """Seconds a compilation, a save, or one batch of an evaluation may take, and the first steps, whose length is not
 known yet."""
 _ANSWER = 10.0  # seconds a write or a device has to answer
+_LEAVE = 40.0  # seconds the processes of a run have to end together
 _KNOWN = 3  # steps before the median of them means something
 
 
@@ -43,14 +44,17 @@ class Polled(Protocol):
     """What is watched of `preemption.Stop`."""
 
     polls: int
+    hung: Callable[[str], None]
+
+    def tell(self, message: str) -> None: ...
 
 
 class Watchdog:
     """Ends the process with `exits.HUNG` when a step takes more than `factor` times the median one, and `floor`.
 
-    Stacks of all threads and the memory of the devices are then in `directory`/hang-PROCESS.txt and on standard error.
-    `factor=None` never ends anything. Time in which the process itself was stopped (Ctrl-Z, a laptop that sleeps) does
-    not count, nor does a debugger's prompt.
+    Stacks of all threads and the memory of the devices are then in `directory`/hang-PROCESS.txt and on standard error,
+    of every process of the run. `factor=None` never ends anything. Time in which the process itself was stopped
+    (Ctrl-Z, a laptop that sleeps) does not count, nor does a debugger's prompt.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Watchdog:
         floor: float = FLOOR,
         patience: float = PATIENCE,
         interval: float = 1.0,
-        end: Callable[[int], object] = multihost.end,
+        end: Callable[[int], object] = lambda code: _leave(code),
     ) -> None:
         self._factor, self._log, self._stop = factor, log, stop
         self._file = pathlib.Path(directory) / f"hang-{process}.txt"
@@ -77,11 +81,13 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self._factor is not None:
+            self._stop.hung = self._bark
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
+        self._stop.hung = lambda said: None
         if self._thread.is_alive():
             self._thread.join(self._interval)
 
@@ -100,20 +106,24 @@ class Watchdog:
             return
         self._still += seconds
         if self._still > self.bound() and not _debugged():
-            self._bark()
+            message = self._diagnosis()
+            _bounded(lambda: self._stop.tell(message))
+            self._bark(message)
 
     def _watch(self) -> None:
         while not self._closed.wait(self._interval):
             self.tick(self._interval)
 
-    def _bark(self) -> None:
+    def _diagnosis(self) -> str:
         known, median = self._log.typical()
-        what = (
+        return (
             f"Process {self._process} on {socket.gethostname()} has made no progress for {self._still:.0f} s in phase"
             f" {self._log.phase!r} after {self._log.turns} steps (median {median:.3g} s of {known});"
             f" {self.bound():.0f} s are the most (train.watchdog)."
         )
-        dump(self._file, what)
+
+    def _bark(self, message: str) -> None:
+        dump(self._file, message)
         self._end(exits.HUNG)
 
 
@@ -153,7 +163,13 @@ def _memory() -> str:
     return "\n".join(["Memory of the local devices:", *lines, ""])
 
 
-def _bounded(work: Callable[[], object]) -> None:
+def _leave(code: int) -> None:
+    """Ends the process, with the others where they come."""
+    _bounded(lambda: multihost.end(code), _LEAVE)
+    os._exit(code)
+
+
+def _bounded(work: Callable[[], object], seconds: float | None = None) -> None:
     """Does `work` in a thread, which is left behind when it takes longer. Its errors are none of ours."""
 
     def quietly() -> None:
@@ -162,7 +178,7 @@ def _bounded(work: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=quietly, daemon=True)
     thread.start()
-    thread.join(_ANSWER)
+    thread.join(_ANSWER if seconds is None else seconds)
 
 
 def _debugged() -> bool:
