@@ -211,7 +211,7 @@ def test_the_guard_names_what_stays_whole_and_what_would_cut_it():
     rules.require_sharded({"even": tree, "odd": odd}, axes, mesh, "fsdp")  # 72 divides by 8
     odd = {"kernel": jax.ShapeDtypeStruct((36, 36), jnp.float32)}
     message = (
-        r"50\.3% are, as no axis divides by fsdp=8 in odd/kernel \(embed 36, mlp 36\). fsdp=4 would cut all of them"
+        r"50\.3% are, as no axis divides by fsdp=8 in odd/kernel \(embed 36, mlp 36\). fsdp=4 would do"
     )
     with pytest.raises(types.InputError, match=message):
         rules.require_sharded({"even": tree, "odd": odd}, axes, mesh, "fsdp")
@@ -222,7 +222,7 @@ def test_the_guard_names_what_stays_whole_and_what_would_cut_it():
 def test_the_guard_proposes_parts_that_fill_tiles():
     mesh = meshes.make(None, fakes.devices(1, 1, 512), preset="fsdp")
     tree = {"kernel": jax.ShapeDtypeStruct((1280, 16, 80), jnp.float32)}
-    with pytest.raises(types.InputError, match="fsdp=32 would cut all of them"):  # 40 rows; 256 would leave 5
+    with pytest.raises(types.InputError, match="fsdp=32 would do"):  # 40 rows; 256 would leave 5
         rules.require_sharded(tree, {"kernel": ("embed", "heads", "head_dim")}, mesh, "fsdp")
 
 
@@ -230,7 +230,7 @@ def test_the_guard_allows_2_percent_and_what_is_too_small_to_cut():
     mesh = meshes.make({"fsdp": 8}, preset="fsdp")
     axes = {"table": ("vocab", "embed"), "odd": ("embed", "mlp")}
     tree = {"table": jax.ShapeDtypeStruct((800, 64), jnp.float32), "odd": jax.ShapeDtypeStruct((25, 41), jnp.float32)}
-    with pytest.raises(types.InputError, match="No smaller fsdp would; or take the rules 'data'"):
+    with pytest.raises(types.InputError, match="No smaller fsdp would do; or take the rules 'data'"):
         rules.require_sharded(tree | {"table": jax.ShapeDtypeStruct((640, 64), jnp.float32)}, axes, mesh, "fsdp")
     rules.require_sharded(tree, axes, mesh, "fsdp")
     tiny = {"table": jax.ShapeDtypeStruct((10, 10), jnp.float32), "odd": jax.ShapeDtypeStruct((25, 40), jnp.float32)}

@@ -78,19 +78,21 @@ def require_sharded(params: Any, axes: Mapping[str, Names], mesh: Mesh, preset: 
     size, flat = mesh.shape["fsdp"], paths.flatten(params)
     if not presets.named(preset).fsdp or size == 1:
         return
-    weight = {path: math.prod(leaf.shape) * leaf.dtype.itemsize for path, leaf in flat.items()}
     placed = paths.flatten(shardings(params, axes, mesh, preset))
-    whole = [path for path, where in placed.items() if where.is_fully_replicated]
-    whole = [path for path in whole if math.prod(flat[path].shape) >= SMALLEST]
-    share = sum(weight[path] for path in whole) / max(sum(weight.values()), 1)
+    large = {path: leaf for path, leaf in flat.items() if math.prod(leaf.shape) >= SMALLEST}
+    whole = [path for path in large if placed[path].is_fully_replicated]
+    share = _share(whole, flat)
     if share <= MOST_WHOLE:
         return
-    largest = sorted(whole, key=lambda path: -weight[path])[:3]
+    largest = sorted(whole, key=lambda path: -_share([path], flat))[:3]
     named = ", ".join(f"{path} {_words(axes[path], flat[path].shape)}" for path in largest)
-    parts = {n: [_parts(axes[path], flat[path].shape, n) for path in whole] for n in range(2, size) if size % n == 0}
-    fewer = [n for n, each in parts.items() if all(each)]
-    best = max(fewer, key=lambda n: (all(any(map(tiles, each)) for each in parts[n]), n), default=0)
-    remedy = f"fsdp={best} would cut all of them, with data=-1 for the rest" if best else "No smaller fsdp would"
+    better: list[tuple[bool, int]] = []
+    for fewer in (n for n in range(2, size) if size % n == 0):
+        parts = {path: _parts(axes[path], leaf.shape, fewer) for path, leaf in large.items()}
+        if _share([path for path, each in parts.items() if not each], flat) <= MOST_WHOLE:
+            ragged = [path for path, each in parts.items() if not any(map(tiles, each))]
+            better.append((_share(ragged, flat) <= MOST_WHOLE, fewer))
+    remedy = f"fsdp={max(better)[1]} would do, with data=-1 for the rest" if better else "No smaller fsdp would do"
     raise types.InputError(
         f"At most {MOST_WHOLE:.0%} of the bytes of the parameters may be whole on every device with rules {preset!r}:"
         f" {share:.1%} are, as no axis divides by fsdp={size} in {named}. {remedy}; or take the rules 'data'."
@@ -189,6 +191,12 @@ def _refuse(path: str, bound: Mapping[str, tuple[str | None, int]], target: str,
         f" is {mesh.shape[target]}. {target} may be {', '.join(sizes)} for every parameter of this model on {mesh.size}"
         " devices, with data=-1 for the rest."
     )
+
+
+def _share(some: Iterable[str], params: Mapping[str, Any]) -> float:
+    """The part of the bytes of all parameters that is in some of them."""
+    size = {path: math.prod(leaf.shape) * leaf.dtype.itemsize for path, leaf in params.items()}
+    return sum(size[path] for path in some) / max(sum(size.values()), 1)
 
 
 def _parts(names: Names, shape: Sequence[int], size: int) -> list[int]:
