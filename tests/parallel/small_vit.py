@@ -132,3 +132,24 @@ def within(placed: axes.Placement, function: Any) -> Any:
 def program(case: Case) -> Program:
     """The program of a case, one for all tests."""
     return Program(case)
+
+
+ALONE = Case(devices=1)
+
+
+@functools.cache
+def numbers(case: Case) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+    """What `run` gives."""
+    return program(case).run()
+
+
+def assert_equal(case: Case, alone: Case = ALONE) -> None:
+    """Loss and every gradient of `case` are those of `alone` to 1e-6."""
+    (grads, history), (expected, expected_history) = numbers(case), numbers(alone)
+    assert grads.keys() == expected.keys() and len(grads) > 20
+    for path, grad in grads.items():
+        np.testing.assert_allclose(grad, expected[path], atol=1e-6, err_msg=path)
+    for step, metrics in enumerate(history):
+        assert metrics["stop"] == 0.0
+        np.testing.assert_allclose(metrics["loss"], expected_history[step]["loss"], atol=1e-6)
+        np.testing.assert_allclose(metrics["grad_norm"], expected_history[step]["grad_norm"], rtol=1e-5)

@@ -45,8 +45,9 @@ def test_every_leaf_lies_where_it_did(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COLLECTIVES)
-def test_a_step_sends_what_it_did(name):
+def test_a_step_sends_what_it_did_and_computes_what_one_device_does(name):
     assert make_parallel.sent(make_parallel.CASES[name]) == COLLECTIVES[name]
+    small_vit.assert_equal(make_parallel.CASES[name])
 
 
 def test_data_reduces_every_gradient_once_and_sends_nothing_else():
