@@ -1,6 +1,7 @@
 import importlib.util
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from tests.tools.plan import conftest, small
@@ -118,6 +119,20 @@ def test_too_large_a_step_is_an_answer_not_a_crash(tpu):
     assert not found.fits and found.temporaries > found.available_bytes == 16_621_523_435
     with pytest.raises(types.InputError, match="must fit to be timed"):
         estimate.of(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COMPILER, reason="needs the extra `plan`")
+@pytest.mark.parametrize("name", ["v2:2x2", "v3:2x2", "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "7x:2x2x1"])
+def test_the_memory_of_every_chip_is_what_the_compiler_says(name):
+    where = topologies.describe(name)
+    lies = jax.sharding.SingleDeviceSharding(where.devices[0])
+    large = jax.ShapeDtypeStruct((2**18, 128), jnp.float32)
+    lowered = jax.jit(lambda x: jnp.sort(x @ x.T, axis=0) @ x, in_shardings=lies, out_shardings=lies).lower(large)
+    executable, message = compiling._compiled(lowered, name)
+    assert executable is None
+    found = compiling.out_of_memory(message)
+    assert found == pytest.approx((512 * GIB, where.chip.memory), rel=0.002)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def test_a_name_is_a_chip_and_a_shape(name, chip, shape, slices):
     "name, message",
     [
         ("v3", "must be CHIP:CHIPSxCHIPS, such as v3:16x16"),
-        ("v9:2x2", "one of v2, v3, v4, v5e, v5p, v6e, 7x: it is 'v9'"),
+        ("v9:2x2", "one of v2, v3, v4, v5e, v5p, v6e, 7x.*: it is 'v9'"),
         ("v5e:4x4x4", "torus of 2 dimensions: 'v5e:4x4x4' has 3. Write it like v5e:4x4"),
         ("v4:4x4", "torus of 3 dimensions"),
         ("v3:0x4", "torus of 2 dimensions"),
@@ -47,8 +47,8 @@ def test_every_chip_has_a_peak_and_figures_that_can_be():
     for chip in chips.CHIPS.values():
         assert chip.peak > 1e13 and chips.of_kind(chip.kind) is chip
         assert 1e9 < chip.slices_bandwidth < chip.link_bandwidth < chip.memory_bandwidth < 1e13
-        # multiply-adds of a cycle: one or more units of 128 x 128
-        assert chip.peak / chip.clock / 2 / 128**2 > 0.9
+        if chip.mfu is None:  # multiply-adds of a cycle: one or more units of 128 x 128
+            assert chip.peak / chip.clock / 2 / 128**2 > 0.9
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ KEYS: dict[str, tuple[str, str]] = {
     "optimizer_bytes": (COUNT, "of a device, padding left out"),
     "fits": (FACT, "whether the step fits into the memory of a device"),
     "peak_bytes": (FACT, "most memory in use at a time on a device; where it does not fit, at least so much is wanted"),
-    "available_bytes": (FACT, "memory of a device a program may use; measured, v2 and 7x by data sheet"),
+    "available_bytes": (FACT, "memory of a device that a program may use"),
     "memory": (FACT, "{arguments, outputs, aliased, temporaries, program} in bytes; temporaries alone if it overflows"),
     "largest_arrays": (FACT, "[{shape, bytes, unpadded_bytes, source}] the program makes, not all there at once"),
     "flops": (COUNT, "operations of the model in a step, recomputation left out"),
