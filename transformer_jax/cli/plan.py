@@ -15,7 +15,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--topology",
         required=True,
         metavar="CHIP:SHAPE",
-        help="chips to compile for: v3:16x16, v5p:4x4x4, v5e:16x16*2 (two slices); v2 v3 v4 v5e v5p v6e 7x",
+        help="chips to compile for: v3:16x16, v5p:4x4x4, v5e:16x16*2 (two slices), a GPU such as h100:8",
     )
     parser.add_argument("--batch", type=int, metavar="N", help="examples of a step (default: the recipe's)")
     parser.add_argument("--examples", type=int, metavar="N", help="examples of an epoch (default: the recipe's)")

@@ -7,9 +7,9 @@ Bandwidths of a chip: Google's Cloud TPU pages (v3 900 GB/s; v4 1,200; v5e 819 a
 1,200 GB/s of links both ways; v6e 1,638 and 800; 7x 7,380 and 1,200), and for the links of v3 and v4 "TPU v4: an
 optically reconfigurable supercomputer" (2304.01433, table 4: 4 of 70 and 6 of 50 GB/s each way), of v2 "A
 domain-specific supercomputer for training deep neural networks" (CACM 2020: 4 of 496 Gbit/s; its memory 700 GB/s,
-UNVERIFIED). Clocks: peak FLOPs over the multiply-adds of a cycle (128 x 128 units; 256 x 256 from v6e), v3 and v4 as the
-papers have them; 7x is derived in the same way, UNVERIFIED. Network between slices: Google's pages for v5p (50 Gbit/s a
-chip), v6e and 7x (100); taken as 50 for the others, UNVERIFIED.
+UNVERIFIED). Clocks: peak FLOPs over the multiply-adds of a cycle (128 x 128 units; 256 x 256 from v6e), v3 and v4 as
+the papers have them; 7x is derived in the same way, UNVERIFIED. Network between slices: Google's pages for v5p (50
+Gbit/s a chip), v6e and 7x (100); taken as 50 for the others, UNVERIFIED.
 
 GPUs: NVIDIA's data sheets (links: NVLink, half of what they give for both ways; L4: PCIe 4.0 x16). Memory left to a
 program: three quarters, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. Network: one adapter of
@@ -82,13 +82,13 @@ CHIPS = {
         Chip("v5e", "v5e", "TPU v5 lite", 1.50e9, int(15.75 * GIB), 819e9, 200e9, 6.2e9, 2),
         Chip("v5p", "v5p", "TPU v5", 1.75e9, int(95.73 * GIB), 2765e9, 600e9, 6.2e9, 3, 1, 2),
         Chip("v6e", "v6e", "TPU v6 lite", 1.75e9, int(31.24 * GIB), 1638e9, 400e9, 12.5e9, 2),
+        Chip("7x", "tpu7x", "TPU7x", 2.20e9, int(94.74 * GIB), 3690e9, 300e9, 6.2e9, 3, devices_per_chip=2),
         _gpu("a100", "NVIDIA A100-SXM4-80GB", 85_100_068_864, 2039.04e9, 300e9, 25e9),
         _gpu("a100-40", "NVIDIA A100-SXM4-40GB", 42_331_013_120, 1555.2e9, 300e9, 25e9),
         _gpu("h100", "NVIDIA H100 80GB HBM3", 84_942_979_072, 3352.32e9, 450e9, 50e9),
         _gpu("h200", "NVIDIA H200", 151_397_597_184, 4800e9, 450e9, 50e9),
         _gpu("b200", "NVIDIA B200", 191_514_411_008, 7672.32e9, 900e9, 50e9),
         _gpu("l4", "NVIDIA L4", 24_152_899_584, 300e9, 32e9, 3.1e9),
-        Chip("7x", "tpu7x", "TPU7x", 2.20e9, int(94.74 * GIB), 3690e9, 300e9, 6.2e9, 3, devices_per_chip=2),
     )
 }
 
