@@ -12,6 +12,8 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENT = "tests/processes/digits.py"
+PATIENCE = 250
+"""Seconds: four processes may share one busy core, and each compiles."""
 LOST = (134, -signal.SIGABRT)
 """How a process ends that has lost another: by itself, or from within jax.distributed."""
 
@@ -30,6 +32,7 @@ class Group:
             "JAX_NUM_CPU_DEVICES": str(devices),
             "TRANSFORMER_JAX_HEARTBEAT": "5",
             "TRANSFORMER_JAX_WAIT": "120",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
             **{name: str(value) for name, value in environment.items()},
         }
         self.outputs = [folder / f"{index}.txt" for index in range(count)]
@@ -42,7 +45,7 @@ class Group:
                     subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT)
                 )
 
-    def ended(self, timeout=150):
+    def ended(self, timeout=PATIENCE):
         """The exit codes, when all have ended."""
         deadline = time.monotonic() + timeout
         return [process.wait(max(deadline - time.monotonic(), 0.1)) for process in self.processes]
@@ -51,7 +54,7 @@ class Group:
         """What each has written."""
         return [output.read_text() for output in self.outputs]
 
-    def until(self, holds, timeout=150):
+    def until(self, holds, timeout=PATIENCE):
         """Waits until `holds()`, while all processes live."""
         deadline = time.monotonic() + timeout
         while not holds():

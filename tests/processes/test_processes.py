@@ -13,6 +13,7 @@ from tests.processes import digits, group, worker
 from transformer_jax import config, experiment
 from transformer_jax.training import checkpoint, exits, preemption
 
+pytestmark = pytest.mark.timeout(900)
 STEPS = list(range(1, digits.TOTAL + 1))
 
 
@@ -70,7 +71,7 @@ def test_two_processes_then_one_then_four_make_the_same_run(tmp_path, whole, sha
         with pytest.raises(preemption.Preempted):
             experiment.train(settings(), run, shared=shared, quiet=True)
     monkeypatch.undo()
-    assert saved(tmp_path)[0] == first + 2
+    assert saved(tmp_path)[0] == first + 1  # the batch that was being read counts for nothing
 
     with group.group(tmp_path / "four", 4, 1, group.train(run, "tensor"), RECORD=ids) as four:
         assert four.ended() == [exits.OK] * 4, four.said()
@@ -88,14 +89,14 @@ def test_killed_processes_lose_nothing_that_was_committed(tmp_path, whole):
     with group.group(tmp_path / "first", 2, 2, words, RECORD=ids, SLOW=0.1) as first:
         first.until(lambda: saved(tmp_path))
         first.processes[1].kill()
-        codes = first.ended(timeout=60)
+        codes = first.ended(timeout=100)
         assert codes[0] in group.LOST and codes[1] == -signal.SIGKILL, (codes, first.said())
     committed = saved(tmp_path)[0]
 
     with group.group(tmp_path / "second", 2, 2, words, RECORD=ids, SLOW_SAVES=1.5) as second:
         second.until(lambda: list((run / "checkpoints").glob("*.orbax-checkpoint-tmp")))
         second.processes[0].kill()
-        codes = second.ended(timeout=60)
+        codes = second.ended(timeout=100)
         assert codes[0] == -signal.SIGKILL and codes[1] in group.LOST, (codes, second.said())
     assert f"Continuing at step {committed}," in second.said()[0]
     assert list((run / "checkpoints").glob("*.orbax-checkpoint-tmp")) and saved(tmp_path)[0] == committed
@@ -105,6 +106,27 @@ def test_killed_processes_lose_nothing_that_was_committed(tmp_path, whole):
         assert third.ended() == [exits.OK] * 2, third.said()
     assert f"Continuing at step {committed}," in third.said()[0] and (run / "checkpoints" / "99").exists()
     assert_same_run(tmp_path, whole)
+
+
+def test_evaluations_of_two_processes_count_every_example_once(tmp_path, whole, shared):
+    """Of every kind; the last batch of 180 examples has 36 of 72, none of them of process 1."""
+    every = f"{group.EXPERIMENT}:fsdp,every"
+    words = ["evaluate", "--config", every, "--checkpoint", str(whole / "run"), "--report", str(tmp_path / "two")]
+    with group.group(tmp_path / "out", 2, 2, words) as both:
+        expected = experiment.judge(experiment.resolve(config.load(every)), str(whole / "run"), shared=shared)
+        assert both.ended() == [exits.OK] * 2, both.said()
+    line = next(text for text in both.said()[0].splitlines() if text.startswith("{"))
+    found = json.loads(line)
+    assert "{" not in both.said()[1], "only one speaks"
+    wanted = expected.with_intervals()
+    assert found.keys() == wanted.keys() and found["val/examples"] == found["real/examples"] == 180
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    for name, rows in expected.rows.items():
+        with np.load(tmp_path / "two" / "predictions" / f"{name}.npz") as file:
+            assert file.keys() == rows.keys()
+            for key, column in rows.items():
+                np.testing.assert_allclose(file[key], column, rtol=1e-5, atol=1e-5, err_msg=f"{name} {key}")
 
 
 def test_nan_on_one_process_stops_both_and_says_where(tmp_path):
@@ -120,12 +142,12 @@ def test_nan_on_one_process_stops_both_and_says_where(tmp_path):
 def test_processes_that_were_given_other_settings_say_which(tmp_path):
     words = group.train(tmp_path / "run")
     with group.group(tmp_path / "out", 2, 1, words, own={1: ["--config.schedule.base=0.2"]}) as both:
-        assert both.ended(timeout=60) == [exits.BAD_INPUT] * 2, both.said()
+        assert both.ended(timeout=100) == [exits.BAD_INPUT] * 2, both.said()
     assert "rocess 1" in both.said()[0] and "schedule.base" in both.said()[0] and "0.2" in both.said()[0]
     assert not saved(tmp_path)
 
 
 def test_a_process_that_never_comes_is_named(tmp_path):
     with group.group(tmp_path / "out", 1, 1, group.train(tmp_path / "run"), TRANSFORMER_JAX_WAIT=3) as one:
-        assert one.ended(timeout=60) == [exits.PEER_LOST], one.said()
+        assert one.ended(timeout=100) == [exits.PEER_LOST], one.said()
     assert "rocess 1" in one.said()[0], one.said()

@@ -2,8 +2,9 @@
 
     python -m tests.processes.worker train --config ... --processes HOST:PORT,COUNT,INDEX
 
-RECORD=FOLDER writes the ids of every batch there; SLOW=SECONDS waits before each batch, and SLOW_SAVES before a save is
-committed, so that signals come in time; POISON=POSITION makes the labels of process 1 NaN in the batch that begins there.
+RECORD=FOLDER writes the ids of every batch there. SLOW=SECONDS waits before each batch, SLOW_SAVES before a save is
+committed, so that signals come in time. POISON=POSITION makes the labels of process 1 NaN in the batch that begins
+there.
 """
 
 import json

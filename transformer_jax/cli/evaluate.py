@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+from pathlib import Path
 
 from transformer_jax.cli import main
 
@@ -28,13 +29,15 @@ def run(arguments: argparse.Namespace) -> None:
     What is not finite is null, since JSON has no name for it.
     """
     from transformer_jax import config, experiment
+    from transformer_jax.parallel import multihost, together
     from transformer_jax.tools import judgement
 
     resolved, shared = experiment.resolve(config.load(arguments.config), arguments.overrides), experiment.Shared()
-    folder = None if arguments.report is None else judgement.folder(arguments.report)
+    asked = arguments.report
+    folder = None if asked is None else Path(together.by_first(lambda: str(judgement.folder(asked))))
     found = experiment.judge(resolved, arguments.checkpoint, shared=shared, folder=folder)
     finite = {name: value if math.isfinite(value) else None for name, value in found.with_intervals().items()}
     print(json.dumps(finite, allow_nan=False))
-    if folder is not None:
+    if folder is not None and multihost.main():
         page = judgement.write(folder, resolved, found, shared=shared, subtitle=arguments.checkpoint)
         print(f"wrote {page}", file=sys.stderr)

@@ -124,8 +124,8 @@ def _fit(
                 save_every=setup.steps("checkpoint.every"),
                 save_last=save_last,
             )
-        if begun.clock.skipped:
-            numbers.text(f"{begun.clock.skipped} bad images were skipped (data.on_bad_image='skip').")
+        if bad := log.skipped(begun.clock.skipped):
+            numbers.text(f"{bad} bad images were skipped (data.on_bad_image='skip').")
     finally:
         checkpointer.close()
         spent.leave(begun.clock.step, now=True)

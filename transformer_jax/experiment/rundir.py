@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import math
 import secrets
 import shutil
@@ -141,6 +142,7 @@ class Numbers:
 
     def journal(self, setup: setups.Setup, spent: goodput.Goodput) -> journal.Journal:
         """The journal of the loop, writing here."""
+        skipping = multihost.count() > 1 and setup.settings["data"]["on_bad_image"] == "skip"
         kinds = [device.device_kind for device in jax.devices()]
         peaks = [flops.peak(kind) for kind in kinds]
         known = None if None in peaks else math.fsum(peak for peak in peaks if peak)
@@ -154,6 +156,7 @@ class Numbers:
             peak_flops=known,
             progress=self._bar,
             goodput=spent,
+            skipped=functools.partial(_everywhere, setup.data.process[0]) if skipping else lambda own: own,
         )
 
     @property
@@ -168,6 +171,17 @@ class Numbers:
     def close(self) -> None:
         """End every writer."""
         self._writers.close()
+
+
+def _everywhere(reader: int, own: int) -> int:
+    """The sum over all processes of what each has counted, `own` here; those that read the same counted the same.
+
+    A run that is continued counts on from what the first process knows.
+    """
+    counted: dict[int, int] = {}
+    for index, count in multihost.gather([reader, own]):
+        counted[index] = max(counted.get(index, 0), count)
+    return sum(counted.values())
 
 
 class _Last:

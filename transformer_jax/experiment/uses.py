@@ -11,12 +11,14 @@ import numpy as np
 
 from transformer_jax import config, types
 from transformer_jax.data import imagenet
-from transformer_jax.evaluation import features, intervals, predictions
+from transformer_jax.evaluation import features, intervals, outputs, predictions
 from transformer_jax.evaluation import probe as probes
-from transformer_jax.experiment import agreement, judges, weights
+from transformer_jax.experiment import agreement, judges, peers, weights
+from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
-from transformer_jax.training import preemption
+from transformer_jax.parallel import together
+from transformer_jax.training import evaluator, preemption
 from transformer_jax.transfer import convert
 
 _RULE = "Weights are judged as they were trained"
@@ -54,7 +56,7 @@ def evaluate(
     shared: sharing.Shared | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> dict[str, float]:
-    """Every evaluator of the experiment over the weights at `path`, as `{"val/top1": 0.97}`.
+    """Every evaluator of the experiment over the weights at `path`, as `{"val/top1": 0.97}`, on every process.
 
     Those with `predictions` write them into `folder`, where there is one.
     """
@@ -71,16 +73,12 @@ def judge(
     """`evaluate`, with what was predicted for each example."""
     shared = shared or sharing.Shared()
     rows: dict[str, Mapping[str, np.ndarray]] = {}
+    keep = {name: functools.partial(rows.__setitem__, name) for name in settings["evals"]}
     with preemption.listen() as stop:
-        program, ours = setups.judged(settings, path, shared)
-        source = shared.weights(path)
-        _require_same_classes(source, ours, path)
-        theirs = weights.class_names(source)
-        names = theirs if ours is None or imagenet.numbered(ours) else ours
-        keep = {name: functools.partial(rows.__setitem__, name) for name in settings["evals"]}
-        made = judges.build(settings["evals"], program, shared, class_names=names, keep=keep)
+        program, whole, made = together.by_all(lambda: _opened(settings, path, shared, keep))
+        peers.require(settings, weights=path)
         fresh = program.neutral(program.init(jax.random.key(0)).params)
-        found = weights.whole(source, program, fresh, head=ours is not None, rule=_RULE, remedy=_REMEDY)
+        found = weights.whole(shared.weights(path), program, fresh, head=whole, rule=_RULE, remedy=_REMEDY)
         params = program.place(found)
         scores: dict[str, float] = {}
         for item in made:
@@ -90,6 +88,18 @@ def judge(
             if folder is not None and settings["evals"][item.name]["predictions"]:
                 predictions.write(folder, item.name, rows[item.name])
         return Judgement(scores, rows)
+
+
+def _opened(
+    settings: Mapping[str, Any], path: str, shared: sharing.Shared, keep: Mapping[str, outputs.Keep]
+) -> tuple[programs.Program, bool, list[evaluator.Evaluator]]:
+    """The program that judges the weights, whether their head is judged too, and the evaluators."""
+    program, ours = setups.judged(settings, path, shared)
+    source = shared.weights(path)
+    _require_same_classes(source, ours, path)
+    theirs = weights.class_names(source)
+    names = theirs if ours is None or imagenet.numbered(ours) else ours
+    return program, ours is not None, judges.build(settings["evals"], program, shared, class_names=names, keep=keep)
 
 
 def _require_same_classes(source: convert.Source, ours: Sequence[str] | None, path: str) -> None:

@@ -137,7 +137,8 @@ class Checkpointer:
                 problems.append(f"step {directory.name}: {error}")
                 self._warn(directory, error, rename=source is None)
                 continue
-            counts = meta["step"], meta["examples"], meta["evaluated"], meta.get("skipped", 0), meta.get("goodput", {})
+            skipped = meta.get("skipped", 0) if multihost.main() else 0  # all that were are counted by one from here on
+            counts = meta["step"], meta["examples"], meta["evaluated"], skipped, meta.get("goodput", {})
             clock = state.Clock(*counts)
             return state.unflatten(layout.place(flat, target), abstract), clock, meta
         raise types.InputError(

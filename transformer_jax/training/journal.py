@@ -3,11 +3,10 @@
 import collections
 import contextlib
 import os
-import statistics
 import threading
 import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -17,6 +16,7 @@ from transformer_jax import types
 from transformer_jax.training import compilation, failures, reporting, state, step
 from transformer_jax.training import goodput as goodputs
 
+_SKIPPED = "data/skipped"
 _STARVED = 0.2  # share of the time the device stood idle for want of data that is worth a warning
 _STARVED_SECONDS = 2.0
 
@@ -47,6 +47,7 @@ class Journal:
         peak_flops: float | None = None,
         progress: Progress | None = None,
         goodput: goodputs.Goodput | None = None,
+        skipped: Callable[[int], int] = lambda own: own,
     ) -> None:
         self._writer, self._progress, self._directory = writer, progress, directory
         self._total, self._batch, self._every = total_steps, batch_size, max(1, every)
@@ -55,6 +56,8 @@ class Journal:
         self._compile = compilation.Watch()
         self._compile_seconds = 0.0
         self._warned = False
+        self.skipped = skipped
+        """The bad examples of all processes, from those of this one. All of them ask together."""
         self._watcher: threading.Thread | None = None
         self.goodput = goodput or goodputs.Goodput()
         self.turns = 0
@@ -69,8 +72,8 @@ class Journal:
 
     def typical(self) -> tuple[int, float]:
         """How many recent turns of the loop are known, and the median of their seconds. From any thread."""
-        recent = list(self._recent)
-        return len(recent), statistics.median(recent) if recent else 0.0
+        recent = sorted(self._recent.copy())
+        return len(recent), recent[len(recent) // 2] if recent else 0.0
 
     @contextlib.contextmanager
     def training(self) -> Generator[None, None, None]:
@@ -136,9 +139,7 @@ class Journal:
         self._turned = now
         self.turns += 1
         first = clock.examples - self._batch
-        known = {"learning_rate": reporting.number(learning_rate)}
-        if clock.skipped:
-            known["data/skipped"] = clock.skipped
+        known = {"learning_rate": reporting.number(learning_rate), _SKIPPED: clock.skipped}
         self._held = (failures.BatchRecord(clock.step, first, self._batch, ids), metrics, known)
         if self._progress is not None:
             self._progress.advance(clock.step)
@@ -174,7 +175,9 @@ class Journal:
 
     def _write(self, number: int, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         line: dict[str, Any] = {f"train/{name}": value for name, value in values.items() if name != step.STOPPED}
-        self._writer.write(number, {**line, **known, **self._pace(number), **self._share()})
+        bad = self.skipped(known[_SKIPPED])
+        counted = {name: value for name, value in known.items() if name != _SKIPPED} | ({_SKIPPED: bad} if bad else {})
+        self._writer.write(number, {**line, **counted, **self._pace(number), **self._share()})
         self.goodput.leave(number)
         self._restart()
 

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -126,7 +127,7 @@ def _save(
 ) -> None:
     if not checkpointer.has(clock.step):
         clock.goodput = log.goodput.totals()
-        checkpointer.save(state, clock, scores)
+        checkpointer.save(state, dataclasses.replace(clock, skipped=log.skipped(clock.skipped)), scores)
     elif scores:  # the step a run continues from is there already, perhaps without its evaluation
         checkpointer.record(clock, scores)
 

@@ -39,7 +39,7 @@ class Clock:
     evaluated: bool = False
     """Whether the evaluations due at `step` have been done."""
     skipped: int = 0
-    """Bad examples that others stood in for, of those this process read."""
+    """Bad examples that others stood in for: of those this process read, in a checkpoint of all."""
     goodput: dict[str, float] = dataclasses.field(default_factory=dict)
     """Where the time went until here (`goodput.Goodput.totals`), over all processes that worked on the run."""
 
