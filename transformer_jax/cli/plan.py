@@ -23,7 +23,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", action="store_true", help="find the largest batch and the cheapest remat and mesh")
     parser.add_argument("--calibrate", metavar="RUN_DIR", help="replace the estimate by what steps of this run took")
     parser.add_argument("--prices", metavar="FILE", help="your prices of a chip-hour: cost of the whole experiment")
-    parser.add_argument("--json", action="store_true", help="one JSON object; its keys: transformer_jax/tools/plan")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object; transformer_jax/tools/plan/report.py lists its keys"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
