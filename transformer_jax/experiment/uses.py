@@ -158,7 +158,7 @@ def probe(
     The penalty is picked on `dev` after fitting `train`; the classifier of `final` is judged on `test`, and its
     predictions there are written into `folder`, where there is one, as those of the evaluator `eval`.
     """
-    setup = setups.prepare(settings, shared)
+    setup = together.by_all(lambda: setups.prepare(settings, shared))
     program, section = setup.program, settings["init_from"]
     fresh = program.neutral(program.init(jax.random.key(0)).params)
     how = {word: section[word] for word in ("position", "patch")}
