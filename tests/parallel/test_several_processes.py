@@ -37,6 +37,12 @@ TOGETHER = """
     sizes = [(len(part), float(part[0])) for part in multihost.gather(np.full(300_000 + index, index, np.float32))]
     assert sizes == [(300_000, 0.0), (300_001, 1.0)], sizes
     assert multihost.broadcast(index + 5) == 5
+
+    from transformer_jax.parallel import connecting, mesh
+    known = len(connecting._connected)  # devices of the same rank, of the same process, and all
+    for shape in ({"data": 2, "fsdp": 2}, {"data": 4}, {"data": 2, "fsdp": 2}):
+        mesh.make(shape)
+        assert len(connecting._connected) == known == 3
     multihost.barrier("here")
     try:
         multihost.barrier(f"place {index}")

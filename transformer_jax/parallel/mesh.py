@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from transformer_jax import paths, types
-from transformer_jax.parallel import presets
+from transformer_jax.parallel import connecting, presets
 
 AXES = ("replica", "data", "fsdp", "sequence", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")
@@ -61,7 +61,9 @@ def make(
         grids[place] = _grid(members, inner)
     order = [axis + side * len(AXES) for axis in range(len(AXES)) for side in (0, 1)]
     grid = grids.transpose(order).reshape(tuple(sizes.values()))
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    mesh = Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    connecting.connect(mesh)
+    return mesh
 
 
 def default_shape(preset: str, devices: Sequence[Any]) -> dict[str, int]:

@@ -69,6 +69,9 @@ def start(how: str | None = None, *, timeout: float | None = None, heartbeat: fl
     _board = exchange.Board(place.index, found)
     _board.watch()
     check_devices()
+    from transformer_jax.parallel import connecting
+
+    connecting.processes()
 
 
 def index() -> int:
