@@ -87,7 +87,7 @@ if [ "$verb" = test ]; then
   "$bin/ruff" format --quiet --check .
   "$bin/ty" check --quiet
   say "pytest"
-  exec "$bin/python" -m pytest --numprocesses "${PROCESSES:-2}" -m "${MARK:-not slow and not nightly}" "$@"
+  exec "$bin/python" -m pytest --numprocesses "${PROCESSES:-2}" --dist worksteal -m "${MARK:-not slow and not nightly}" "$@"
 fi
 set -- "$venv/bin/transformer-jax" "$@"
 if [ -n "$procs$devices" ]; then
