@@ -55,7 +55,7 @@ def leave(verb: str, work: Callable[[], int]) -> int:
         multihost.stop(code, patience=_ALL_COME[code])
     else:
         others = code if code in (exits.BAD_INPUT, exits.DIVERGED) else exits.PEER_LOST
-        multihost.stop(code, others=others, patience=20.0)
+        multihost.stop(code, others=others, patience=5.0 if code == exits.PEER_LOST else 20.0)
     return code
 
 
