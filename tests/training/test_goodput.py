@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -154,6 +155,7 @@ def test_a_run_keeps_it_in_its_checkpoints_and_in_its_metrics(tmp_path):
     class Stopping(small_run.Mean):
         def __call__(self, params, *, stop):
             stop.request()
+            time.sleep(0.01)
             return super().__call__(params, stop=stop)
 
     with pytest.raises(preemption.Preempted):
