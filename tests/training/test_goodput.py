@@ -154,8 +154,8 @@ def test_a_run_keeps_it_in_its_checkpoints_and_in_its_metrics(tmp_path):
 
     class Stopping(small_run.Mean):
         def __call__(self, params, *, stop):
-            stop.request()
             time.sleep(0.01)
+            stop.request()
             return super().__call__(params, stop=stop)
 
     with pytest.raises(preemption.Preempted):
