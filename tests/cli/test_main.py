@@ -87,6 +87,15 @@ def test_a_run_that_diverged_has_a_code_of_its_own(monkeypatch, capsys):
     assert exits.DIVERGED not in exits.RESTARTABLE
 
 
+def test_a_full_disk_is_one_message_and_exit_1(monkeypatch, capsys):
+    def fill(arguments):
+        raise failures.DiskFull("The disk of /runs is full.")
+
+    monkeypatch.setattr(train_verb, "run", fill)
+    assert main.main(["train", "--config", "x.py", "--workdir", "w"]) == exits.FAILED
+    assert capsys.readouterr().err == "transformer-jax train: The disk of /runs is full.\n"
+
+
 def test_a_missing_experiment_file_is_bad_input(capsys):
     assert main.main(["train", "--config", "no/such.py", "--workdir", "w"]) == 2
     assert "'no/such.py' does not exist" in capsys.readouterr().err
