@@ -19,13 +19,13 @@ BATCH, HEADS = 8, 16
 
 def main() -> None:
     for case in sys.argv[1:]:
-        name, length, head_dim, kind = case.split()
+        name, length, head_dim, kind, *backends = case.split()
         options = {"chip_config_name": "megacore"} if name.startswith("v4") else {}
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
         preset = "sequence" if kind == "sequence" else "tensor"
         grid = mesh.make({preset: 2, "data": -1}, described.devices, preset=preset)
         sizes = (int(length), int(head_dim), kind)
-        found = {backend: measure(grid, preset, backend, *sizes) for backend in ("auto", "xla")}
+        found = {backend: measure(grid, preset, backend, *sizes) for backend in backends or ("auto", "xla")}
         print(json.dumps({"case": case, "jax": jax.__version__, **found}), flush=True)
 
 
