@@ -28,7 +28,6 @@ MORE = {
 }
 ODD = (("class_token", True), ("kv_heads", 2), ("mlp", "gated"), ("qk_norm", True), ("pool", "map"), ("registers", 2))
 ODD_CASES = {
-    "fsdp 8": Case("fsdp", model=ODD),
     "2x4 fsdp x tensor, more devices than key heads": Case("fsdp+tensor", model=ODD),
     "2x4 data x sequence, tokens that do not divide": Case("sequence", (("data", 2), ("sequence", 4)), model=ODD),
 }
