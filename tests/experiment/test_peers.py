@@ -7,11 +7,11 @@ from transformer_jax.parallel import multihost
 
 
 def test_settings_code_devices_data_and_checkpoints_are_compared(monkeypatch):
-    told = {}
+    told, settings = {}, small.tiny(data__threads="3")
+    data = experiment.Shared().train_pipeline(settings)
     monkeypatch.setattr(multihost, "count", lambda: 2)
     monkeypatch.setattr(multihost, "agree", told.update)
-    settings = small.tiny(data__threads="3")
-    peers.require(settings, experiment.Shared().train_pipeline(settings), [8, 4], weights="x.npz")
+    peers.require(settings, data, [8, 4], weights="x.npz")
     assert told["config.schedule.base"] == "0.001" and told["config.train.total"] == "6"
     assert told["devices"] == "8 x cpu" and told["examples of the training data"] == 1257
     assert told["step of the newest checkpoint"] == 8 and told["weights"] == "x.npz"

@@ -57,7 +57,10 @@ def saved(folder):
 
 
 def test_two_processes_then_one_then_four_make_the_same_run(tmp_path, whole, shared, monkeypatch):
-    """SIGTERM to one process of two stops both at one step; one process goes on, then four of another mesh."""
+    """SIGTERM to one process of two stops both at one step; one process goes on, then four of another mesh.
+
+    The newest checkpoint is cut short before the four start: all of them take the older one, and name it.
+    """
     run, ids = tmp_path / "run", tmp_path / "ids"
     with group.group(tmp_path / "two", 2, 2, group.train(run, "fsdp"), RECORD=ids, SLOW=0.1) as two:
         two.until(lambda: group.step(run) >= 2)
@@ -73,10 +76,14 @@ def test_two_processes_then_one_then_four_make_the_same_run(tmp_path, whole, sha
     monkeypatch.undo()
     assert saved(tmp_path)[0] == first + 1  # the batch that was being read counts for nothing
 
+    newest = run / "checkpoints" / str(first + 1)
+    for file in (newest / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:-40])
     with group.group(tmp_path / "four", 4, 1, group.train(run, "tensor"), RECORD=ids) as four:
         assert four.ended() == [exits.OK] * 4, four.said()
         said = four.said()
-    assert "Continuing at step" in said[0] and not any("step " in text for text in said[1:]), "only one speaks"
+    assert f"Continuing at step {first}," in said[0] and not any("step " in text for text in said[1:]), said
+    assert f"Checkpoint {newest} is corrupt" in said[0] and newest.with_name(f"{first + 1}.corrupt").is_dir()
     assert_same_run(tmp_path, whole)
     assert json.loads((run / "run.json").read_text())["restarts"][-1]["devices"]["processes"] == 4
     assert (run / "report.html").exists()
