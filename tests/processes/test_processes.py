@@ -36,10 +36,9 @@ def whole(tmp_path_factory, shared):
     return folder
 
 
-def assert_same_run(folder, whole, *, since=0):
+def assert_same_run(folder, whole):
     """The same examples in the same places, the same curve, the same weights in the end."""
-    ids, expected = worker.read(folder / "ids"), worker.read(whole / "ids")
-    assert ids == {position: names for position, names in expected.items() if position >= since * 16}
+    assert worker.read(folder / "ids") == worker.read(whole / "ids")
     found, wanted = group.numbers(folder / "run"), group.numbers(whole / "run")
     assert found.keys() == wanted.keys() and [step for step, kind in found if kind == "train"] == STEPS
     for key, values in wanted.items():
