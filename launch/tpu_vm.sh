@@ -30,15 +30,14 @@ tpu() {  # tpu GROUP VERB ARGUMENT...
   run gcloud compute tpus "$group" "$what" "$NAME" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} "$@"
 }
 
-state() {  # of the machine: READY, PREEMPTED, ..., or ABSENT
-  gcloud compute tpus tpu-vm describe "$NAME" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} --format="value(state)" \
-    2>/dev/null || echo ABSENT
+look() {  # look GROUP FIELD: of what is called NAME; ABSENT if it is not there, UNKNOWN if gcloud could not say
+  local found
+  found="$(gcloud compute tpus "$1" list --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} --filter="name~(^|/)$NAME\$" \
+    --format="value($2)")" && printf '%s' "${found:-ABSENT}" || printf UNKNOWN
 }
 
-queued() {
-  gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
-    --format="value(state.state)" 2>/dev/null || echo ABSENT
-}
+state() { look tpu-vm state; }                       # READY, PREEMPTED, ...
+queued() { look queued-resources state.state; }      # ACTIVE, WAITING_FOR_RESOURCES, FAILED, ...
 
 everywhere() { tpu tpu-vm ssh --worker=all --command="$1"; }
 
@@ -57,7 +56,7 @@ create() {
 }
 
 wait_until_ready() {
-  if [ -n "$dry" ]; then echo "# every $POLL s until READY:"; tpu tpu-vm describe "--format=value(state)"; return; fi
+  if [ -n "$dry" ]; then echo "# until 'launch/tpu_vm.sh status', every $POLL s, says that the machine is READY:"; return; fi
   local now
   until now="$(state)"; [ "$now" = READY ]; do
     case "$QUEUE,$(queued)" in 0,*) ;; *,FAILED | *,SUSPENDED)
@@ -92,11 +91,15 @@ EXTRAS=tpu PYTHON="$(uv python find 3.12)" ./launch/local.sh --version'
 
 ensure() {  # a machine that is ready, with the code on it
   if [ -n "$dry" ]; then create; setup; return; fi
-  case "$(state)" in
-    READY) ;;
-    CREATING | STARTING | RESTARTING | REPAIRING | REIMAGING) wait_until_ready ;;
-    *) [ "$QUEUE" = 0 ] && [ "$(state)" = ABSENT ] || [ "$(queued),$(state)" = ABSENT,ABSENT ] || delete
-       create ;;
+  local now waiting
+  now="$(state)" waiting="$(queued)"
+  case "$now,$waiting" in
+    READY,*) ;;
+    UNKNOWN,* | *,UNKNOWN) exit 255 ;;               # gcloud has said why; nothing is created on a guess
+    ABSENT,ABSENT) create ;;
+    CREATING,* | STARTING,* | RESTARTING,* | REPAIRING,* | REIMAGING,*) wait_until_ready ;;
+    ABSENT,WAITING_FOR_RESOURCES | ABSENT,ACCEPTED | ABSENT,CREATING | ABSENT,PROVISIONING) wait_until_ready ;;
+    *) delete; create ;;
   esac
   setup
 }
@@ -117,8 +120,8 @@ attempt() {  # train once; the exit code is the run's, whatever it was that ende
   done
   rm -f "$log"
   case "$(state),$code" in
-    READY,255) return 134 ;;                       # the connection broke, the machine is there: try again
-    READY,* | *,2 | *,3 | *,130) return "$code" ;;
+    READY,255 | UNKNOWN,255) return 134 ;;         # the connection broke, the machine may be there: try again
+    READY,* | UNKNOWN,* | *,2 | *,3 | *,130) return "$code" ;;
     *) return 143 ;;                               # the machine is gone
   esac
 }

@@ -13,29 +13,32 @@ from transformer_jax.training import exits
 
 # The state of the machine is a file; creating and deleting change it; the training is a script.
 GCLOUD = """
-here="${{0%/*}}"
+here="${0%/*}"
 case "$*" in
-  *"queued-resources describe"*) [ -e "$here/state" ] && echo ACTIVE || exit 1 ;;
-  *" describe "*) cat "$here/state" 2>/dev/null || exit 1 ;;
-  *" create "*) echo READY >"$here/state" ;;
-  *" delete "*) rm -f "$here/state" ;;
-  *"tpu_vm.sh worker"*) {training} ;;
+  *"queued-resources list"*) cat "$here/queued" 2>/dev/null || true ;;
+  *" list "*) [ ! -e "$here/state" ] || cat "$here/state"; [ ! -e "$here/broken" ] ;;
+  *" create "*) echo READY >"$here/state"; echo ACTIVE >"$here/queued" ;;
+  *" delete "*) rm -f "$here/state" "$here/queued" ;;
+  *"tpu_vm.sh worker"*) TRAINING ;;
 esac
 """
 
 
-def attempt(commands, training: str, state: str = "READY", verb: str = "attempt", **variables: str):
-    commands.says("gcloud", GCLOUD.format(training=training))
+def attempt(
+    commands, training: str, *, state: str = "READY", verb: str = "attempt", script: str = GCLOUD, **variables: str
+):
+    commands.says("gcloud", script.replace("TRAINING", training))
     commands.says("git", "")
     if state:
         (commands.path / "state").write_text(state + "\n")
+        (commands.path / "queued").write_text("ACTIVE\n")
     case = cases.Case("tpu_vm.sh", [verb, *cases.TRAIN], cases.TPU | {"POLL": "0"})
     return cases.call(case, path=commands.path, **variables)
 
 
 def done(commands) -> list[str]:
     """The verbs of gcloud that change or use something, in order."""
-    return [call[4] for call in commands.calls() if call[0] == "gcloud" and call[4] != "describe"]
+    return [call[4] for call in commands.calls() if call[0] == "gcloud" and call[4] != "list"]
 
 
 def fails(*codes: int) -> str:
@@ -84,6 +87,20 @@ def test_a_broken_connection_to_a_machine_that_is_there_is_worth_a_restart(comma
 def test_a_machine_taken_during_the_training_is_a_preemption(commands):
     taken = 'echo PREEMPTED >"$here/state"; ' + fails(255)
     assert attempt(commands, taken).returncode == exits.PREEMPTED
+
+
+def test_a_machine_that_waits_in_the_queue_is_waited_for(commands):
+    waits = '[ -e "$here/state" ] || echo READY >"$here/state"'
+    (commands.path / "queued").write_text("WAITING_FOR_RESOURCES\n")
+    script = GCLOUD.replace('[ ! -e "$here/broken" ]', waits)
+    assert attempt(commands, "exit 0", state="", script=script).returncode == 0
+    assert done(commands) == ["scp", "ssh", "ssh"]
+
+
+def test_nothing_is_created_when_gcloud_cannot_say_what_is_there(commands):
+    (commands.path / "broken").touch()
+    assert attempt(commands, "exit 0", state="").returncode == exits.PEER_LOST  # worth another attempt
+    assert done(commands) == []
 
 
 def test_training_goes_on_after_a_preemption_on_a_new_machine(commands):
