@@ -13,6 +13,7 @@ from PIL import Image
 
 from transformer_jax.cli import main
 
+AS_HERE = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}  # what one process compiles the others find
 RECIPE = """
 import ml_collections
 
@@ -163,14 +164,14 @@ settings = experiment.resolve(config.load({str(photos / "recipe.py")!r} + ":" + 
 experiment.train(settings, {str(tmp_path / "run")!r})
 assert sys.modules["tensorflow"] is None
 """
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=240)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=240, env=AS_HERE)
 
 
 def test_sigterm_saves_and_exits_143(photos, tmp_path):
     workdir = tmp_path / "run"
     command = [sys.executable, "-m", "transformer_jax", "train", "--config", f"{photos}/recipe.py:{photos}"]
     command += ["--workdir", str(workdir), "--config.train.total=1000000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ})
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=AS_HERE)
     metrics, deadline = workdir / "metrics.jsonl", time.monotonic() + 240
     while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size > 0):
         time.sleep(0.2)

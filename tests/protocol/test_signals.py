@@ -1,5 +1,6 @@
 """The protocol verb, asked to stop."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -19,7 +20,8 @@ def test_a_stopped_protocol_exits_143_and_goes_on_where_it_was(tmp_path):
     command = [sys.executable, "-m", "tests.protocol.stopped", str(begun)]
     command += ["protocol", "--config", SHRUNK, "--workdir", str(tmp_path)]
     command += [f"--config.{name}={value}" for name, value in longer.items()]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=ROOT)
+    devices = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}  # as here: what one compiles the other finds
+    process = subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=ROOT, env=devices)
     assert process.returncode == 143, process.stderr[-2000:]
     done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("outcome.json")}
     assert len(done) == 2 + 4  # pretraining, its judgement, two rates and two seeds of fine-tuning
