@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.launch import cases, schemas
+from transformer_jax.parallel import detection
 from transformer_jax.training import exits
 
 GKE = cases.ROOT / "launch" / "gke"
@@ -85,6 +86,8 @@ def test_gpu_nodes_are_told_the_first_the_count_and_their_place():
     first = f"{text['metadata']['name']}-{replicated['name']}-0-0.{text['metadata']['name']}"
     port = container["ports"][0]["containerPort"]
     assert container["env"][-1]["value"] == f"{first}:{port},3,$(PROCESS)"
+    place = detection.parse(container["env"][-1]["value"].replace("$(PROCESS)", "2"))
+    assert place == detection.Place(f"{first}:{port}", count=3, index=2)
 
 
 def test_kubectl_gets_what_the_dry_run_shows(commands):
