@@ -101,6 +101,12 @@ def test_an_infinite_learning_rate_is_met_before_it_reaches_the_parameters():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
 
 
+def test_a_step_whose_update_overflows_is_flagged_and_leaves_only_numbers():
+    after, told = taken(small_run.fresh(), rate=np.float32(3.4e38))
+    assert float(told["stop"]) == 1.0 and not np.isfinite(told["update_norm"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.params, after.optimizer, after.average)))
+
+
 def test_an_unknown_policy_is_refused():
     with pytest.raises(types.InputError, match="nonfinite must be one of"):
         steps.make_train_step(no_dropout, small_run.optimizer(), nonfinite="ignore")

@@ -11,8 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from transformer_jax import axes
+from transformer_jax.nn import brief, linear
 from transformer_jax.nn import dropout as dropouts
-from transformer_jax.nn import linear
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # Flax and the Google checkpoints
@@ -57,6 +57,8 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         parts = tuple(axes.constrain(part, "batch", "length", "mlp") for part in self.parts(x))
+        if brief.wanted():
+            return self.dropout_down(self.down(self.dropout_up(brief.activation(self.combine, *parts))))
         if self.dropout_up.rate:
             return self.dropout_down(self.down(self.dropout_up(self.combine(*parts))))
         return self.dropout_down(self.down(*parts, combine=self.combine))

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from transformer_jax import types
-from transformer_jax.nn import lean
+from transformer_jax.nn import brief, lean
 
 GROUPS = 32
 """Into how many groups `GroupNorm` divides the channels, as every published model does."""
@@ -32,9 +32,11 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,), param_dtype), axes=(axis,)) if use_bias else None
 
     def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+        scale, bias = (None if p is None else p[...].astype(jnp.float32) for p in (self.scale, self.bias))
+        if brief.wanted():
+            return brief.layer_norm(self.epsilon, self.dtype, x, scale, bias)
         x = x.astype(jnp.float32)
         if lean.wanted():
-            scale, bias = (None if p is None else p[...].astype(jnp.float32) for p in (self.scale, self.bias))
             return lean.layer_norm(self.epsilon, x, scale, bias).astype(self.dtype)
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from transformer_jax.nn import lean, masks
+from transformer_jax.nn import brief, lean, masks
 
 PIECE = 1024
 """Queries of one piece where a long sequence is worked through piece by piece."""
@@ -17,6 +17,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
     """
     if lean.wanted():
         return lean.attention(query * query.shape[-1] ** -0.5, key, value, mask)
+    if mask is None and query.shape[2] == key.shape[2] and brief.wanted():
+        return brief.attention(query * query.shape[-1] ** -0.5, key, value)
     batch, length, heads, _ = query.shape
     memory, kv_heads, value_dim = key.shape[1], key.shape[2], value.shape[3]
     mixture = weights(query, key, mask).astype(value.dtype)

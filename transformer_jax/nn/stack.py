@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from transformer_jax import paths
+from transformer_jax.nn import brief
 
 REMAT: dict[str, Callable[..., Any] | None] = {
     "full": None,  # saves the input of every block only
@@ -90,7 +91,8 @@ def _through(
     # in a scan the compiler cannot merge the two forward passes, so it need not be kept from it
     kept = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan) if remat else step
     layers = (params, rest, drop_rates(stochastic_depth, count))
-    x, (rest, seen) = jax.lax.scan(kept, x, layers) if scan else _unrolled(kept, x, layers, count)
+    with brief.repeated(remat is not None):
+        x, (rest, seen) = jax.lax.scan(kept, x, layers) if scan else _unrolled(kept, x, layers, count)
     nnx.update(blocks, rest)
     return x, seen
 

@@ -38,8 +38,9 @@ def make_train_step(
 ) -> Step:
     """`step(state, batch, learning_rate) -> (state, metrics)`.
 
-    A loss, gradient or update that is not finite leaves parameters, optimizer and average as they were; this is decided
-    on the device, and the metric `FLAGS[nonfinite]` says so. With `accumulate` > 1 the batch is taken in that many
+    A loss, gradient or rate that is not finite leaves parameters, optimizer and average as they were; should the update
+    of some number overflow nevertheless, that number stays as it was. All of it is decided on the device, in the pass
+    that writes them, and the metric `FLAGS[nonfinite]` says so. With `accumulate` > 1 the batch is taken in that many
     parts, one after the other, with the same result where `loss_fn` draws nothing from its key: each part has its own.
     `over_devices` makes gradients of one device's examples those of all, where the compiler does not.
     """
@@ -53,7 +54,7 @@ def make_train_step(
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params, learning_rate=learning_rate)
 
         norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        good = jnp.isfinite(loss) & jnp.isfinite(norms["grad_norm"]) & jnp.isfinite(norms["update_norm"])
+        good = jnp.isfinite(loss) & jnp.isfinite(norms["grad_norm"]) & jnp.isfinite(learning_rate)
 
         params = optax.apply_updates(state.params, updates)
         average = state.average
@@ -61,7 +62,11 @@ def make_train_step(
             average = averaging.polyak(average, params, average_decay)
         after = (params, optimizer_state, average)
         before = (state.params, state.optimizer, state.average)
-        params, optimizer_state, average = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
+        # not the norm of the update: it is known only after a pass over all of them, and this one would be another
+        params, optimizer_state, average = jax.tree.map(
+            lambda new, old: jnp.where(good & jnp.isfinite(new), new, old), after, before
+        )
+        good &= jnp.isfinite(norms["update_norm"])
 
         state = states.TrainState(state.step + 1, params, optimizer_state, average, state.key)
         return state, {**metrics, "loss": loss, **norms, FLAGS[nonfinite]: 1.0 - good}
