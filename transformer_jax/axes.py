@@ -68,6 +68,22 @@ class Placement(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """The placement of one device of some hardware: nothing is cut."""
+
+    hardware: Hardware
+    examples_only: bool = True
+
+    def constrain(self, x: jax.Array, names: Names) -> jax.Array:
+        """`x`."""
+        return x
+
+    def on_shards(self, function: Callable[..., Any], inputs: Sequence[Names], output: Names) -> Callable[..., Any]:
+        """`function`."""
+        return function
+
+
 _current: contextvars.ContextVar[Placement | None] = contextvars.ContextVar(
     "transformer_jax.axes.placement", default=None
 )

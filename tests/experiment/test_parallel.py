@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.experiment import small
-from transformer_jax import paths, types
+from transformer_jax import axes, paths, types
 from transformer_jax.experiment import program as programs
 from transformer_jax.training import checkpoint
 from transformer_jax.training import state as clocks
@@ -92,3 +92,10 @@ def test_a_checkpoint_does_not_depend_on_offload_or_strategy(tmp_path):
             restored, _, _ = reader.restore(other.abstract)
             assert jax.tree.map(lambda leaf: leaf.sharding, restored) == other.shardings
             jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_flops_are_those_of_the_model_whatever_hardware_is_traced_for():
+    made = program(model__image_size="128", data__preprocess="'resize(128) | value_range(-1, 1)'")  # 1,025 tokens
+    alone = made.flops("train", 8)
+    with axes.placed(axes.Alone(axes.Hardware("tpu", "TPU v5 lite"))):
+        assert made.flops("train", 8) == alone
