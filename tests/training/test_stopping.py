@@ -1,5 +1,6 @@
 """Processes that stop together, without processes: threads and a store in memory."""
 
+import contextlib
 import os
 import random
 import signal
@@ -28,6 +29,27 @@ class Store:
             return [(name, value) for name, value in self.values.items() if name.startswith(key)]
 
 
+class Flaky(Store):
+    """A store of which calls fail, before or after they had their effect."""
+
+    def __init__(self, seed, share=0.3):
+        super().__init__()
+        self._rng, self._share = random.Random(seed), share
+
+    def _maybe(self):
+        if self._rng.random() < self._share:
+            raise RuntimeError("UNAVAILABLE: the connection was reset")
+
+    def key_value_set(self, key, value, allow_overwrite=False):
+        self._maybe()
+        super().key_value_set(key, value, allow_overwrite)
+        self._maybe()
+
+    def key_value_dir_get(self, key):
+        self._maybe()
+        return super().key_value_dir_get(key)
+
+
 class Process(threading.Thread):
     """One process: `turns` polls at its own pace, looked after by a second thread."""
 
@@ -39,7 +61,8 @@ class Process(threading.Thread):
 
     def look_often(self, over):
         while not over.is_set():
-            self.agreement.look()
+            with contextlib.suppress(RuntimeError):  # as the agreement's own thread does
+                self.agreement.look()
             time.sleep(self._rng.uniform(0, 0.004))
 
     def run(self):
@@ -92,6 +115,55 @@ def test_asked_near_the_end_all_stop_or_none_does_and_nobody_waits(seed):
         processes[0].agreement.request()
 
     assert len(set(together(processes, ask))) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_store_that_fails_now_and_then_loses_no_request_and_splits_nobody(seed):
+    store = Flaky(seed)
+    processes = [Process(store, index, 3, turns=3000, seed=seed) for index in range(3)]
+
+    def ask():
+        time.sleep(random.Random(seed).uniform(0, 0.05))
+        processes[seed % 3].agreement.request()
+
+    stopped = together(processes, ask)
+    assert len(set(stopped)) == 1 and stopped[0] is not None
+
+
+def test_a_process_that_has_answered_polls_no_more_until_it_is_known_where_all_stop():
+    """Its answer was read by others, though one call failed: it must not be followed by another poll."""
+    store, polled = Store(), []
+    one = stopping.Agreement(store, 0, 2, say=polled.append)
+    assert [one.poll() for _ in range(10)] == [False] * 10
+    store.key_value_set("transformer_jax/stop/0/asked/1", "host")
+    fails, get = [True], store.key_value_dir_get
+
+    def fail_once(key):
+        if key.endswith("polls/") and fails and fails.pop():
+            raise RuntimeError("UNAVAILABLE")
+        return get(key)
+
+    store.key_value_dir_get = fail_once
+    looker = threading.Thread(target=one.look)
+    looker.start()
+    while "transformer_jax/stop/0/polls/0" not in store.values:
+        time.sleep(0.001)
+    poller = threading.Thread(target=lambda: polled.append(one.poll()))
+    poller.start()
+    time.sleep(0.2)
+    assert polled == [] and not fails and poller.is_alive()
+    store.key_value_set("transformer_jax/stop/0/polls/1", "7")
+    looker.join(10)
+    poller.join(10)
+    assert store.values["transformer_jax/stop/0/polls/0"] == "10" and one._stop_at == 11 and True in polled
+
+
+def test_who_does_not_come_to_know_where_all_stop_ends_as_hung(monkeypatch):
+    monkeypatch.setattr(stopping, "_ANSWER", 0.1)
+    store, ended = Store(), []
+    store.key_value_set("transformer_jax/stop/0/asked/1", "host")
+    stopping.Agreement(store, 0, 2, end=ended.append, say=ended.append).look()
+    assert ended[-1] == exits.HUNG and "not all said" in ended[-2]
 
 
 def test_nobody_stops_who_was_not_asked():

@@ -21,6 +21,7 @@ PERIOD = 0.5
 PATIENCE = 600.0
 """Seconds from the agreement on where to stop until all have to be there."""
 _ANSWER = 60.0  # seconds for each to say how far it is: a thread answers, so it is quick or dead
+_TRIES = 5  # to say so at the end, when nobody may have asked
 
 
 @runtime_checkable
@@ -83,8 +84,12 @@ class Agreement:
     def close(self) -> None:
         """This process polls no more. The others need not wait for it to say how far it is."""
         self._closed.set()
-        with self._lock, contextlib.suppress(Exception):
-            self._answer()
+        with self._lock:
+            for attempt in range(_TRIES):
+                with contextlib.suppress(Exception):
+                    self._answer()
+                    break
+                time.sleep(0.05 * 2**attempt)
         if self._thread.is_alive():
             self._thread.join(2 * PERIOD)
 
@@ -94,8 +99,8 @@ class Agreement:
             if key.rsplit("/", 1)[-1] != str(self._index):
                 self.hung(said)
         if self._requested:
-            self._requested = False
             self._set(f"asked/{self._index}", socket.gethostname())
+            self._requested = False  # after it: what could not be passed on is passed on at the next look
         if self._stop_at is None:
             asked = self._store.key_value_dir_get(f"{self._topic}asked/")
             if asked:
@@ -105,25 +110,38 @@ class Agreement:
             self._end(exits.HUNG)
 
     def _settle(self, asked: tuple[str, str]) -> None:
-        """All say how many polls they have passed, none passes another one meanwhile, and all stop at the next."""
+        """All say how many polls they have passed, none passes another one meanwhile, and all stop at the next.
+
+        An answer binds, for the others may have read it: not even one that seems to have failed is followed by a poll
+        before it is known where all stop. Who does not come to know that ends.
+        """
         with self._lock:  # the main thread waits here if it polls now
-            self._answer()
-            wait, waited = 0.02, 0.0
-            while len(answers := self._store.key_value_dir_get(f"{self._topic}polls/")) < self._count:
-                if waited > _ANSWER:
-                    return  # one is dead: `jax.distributed` finds that out and ends the others
+            wait, deadline = 0.02, time.monotonic() + _ANSWER
+            while (answers := self._answers()) is None:
+                if time.monotonic() > deadline:
+                    self._say(f"Asked to stop, but not all said within {_ANSWER:.0f} s where: nothing was saved.")
+                    self._end(exits.HUNG)
+                    return
                 time.sleep(wait)
-                waited, wait = waited + wait, min(2 * wait, 0.5)
-            self._stop_at = max(int(polls) for _, polls in answers) + 1
+                wait = min(2 * wait, 0.5)
+            self._stop_at = max(answers) + 1
             self._settled = time.monotonic()
         index = asked[0].rsplit("/", 1)[-1]
         if index != str(self._index):
             self._say(f"Process {index} on {asked[1]} was asked to stop: all stop together, after a save.")
 
+    def _answers(self) -> list[int] | None:
+        """How many polls each has passed, None as long as not all have said so or the store does not answer."""
+        with contextlib.suppress(Exception):
+            self._answer()
+            told = self._store.key_value_dir_get(f"{self._topic}polls/")
+            return [int(polls) for _, polls in told] if len(told) == self._count else None
+        return None
+
     def _answer(self) -> None:
         if not self._answered:
-            self._answered = True
             self._set(f"polls/{self._index}", str(self._polls))
+            self._answered = True
 
     def _set(self, key: str, value: str) -> None:
         self._store.key_value_set(f"{self._topic}{key}", value, allow_overwrite=True)
