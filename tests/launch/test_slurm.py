@@ -56,6 +56,23 @@ def test_another_end_is_the_end(code, commands):
     assert REQUEUE not in commands.calls()
 
 
+@pytest.mark.parametrize(
+    "tasks, again",
+    [
+        ((137, 134, 134), True),
+        ((134, 253, 134), True),  # srun's own code for a task that ran out of memory
+        ((143, 143, 143), True),
+        ((1, 1, 1), False),  # tests/cli/test_together.py: no task ends with 134 where another one fails for good
+        ((2, 2, 2), False),
+        ((130, 130, 130), False),
+        ((1, 0, 0), False),
+    ],
+)
+def test_srun_gives_the_highest_code_of_its_tasks_and_that_decides(tasks, again, commands):
+    assert job(commands, max(tasks)).returncode == max(tasks)
+    assert (REQUEUE in commands.calls()) is again
+
+
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PENDING"])
 def test_a_job_that_slurm_ended_is_left_to_slurm(state, commands):
     """`scancel` sends SIGTERM too; a preemption by Slurm queues the job by itself."""

@@ -53,9 +53,14 @@ def leave(verb: str, work: Callable[[], int]) -> int:
             traceback.print_exc()
     if code in _ALL_COME:
         multihost.stop(code, patience=_ALL_COME[code])
-    else:
-        others = code if code in (exits.BAD_INPUT, exits.DIVERGED) else exits.PEER_LOST
-        multihost.stop(code, others=others, patience=5.0 if code == exits.PEER_LOST else 20.0)
+        return code
+    if code == exits.PEER_LOST:
+        told = multihost.told_to_end()
+        code = code if told is None else told
+    # One of them decides for all whether to start again, and which one that is a scheduler chooses (srun: the highest
+    # code): what a restart cannot mend is the code of all.
+    others = exits.PEER_LOST if code in exits.RESTARTABLE else code
+    multihost.stop(code, others=others, patience=5.0 if code == exits.PEER_LOST else 20.0)
     return code
 
 

@@ -24,6 +24,8 @@ _SMALL = 1 << 20
 
 _POLL, _PATIENCE = 2.0, 6.0
 """Seconds between looks for a failed peer, and for this process to fail by itself before it is ended."""
+_UNHEARD = 10
+"""Looks in a row that fail until the service counts as gone."""
 
 
 class Board:
@@ -78,6 +80,12 @@ class Board:
         self.post(
             "failed", json.dumps({"index": self.index, "host": self.hosts[self.index], "code": code, "end": others})
         )
+
+    def failure(self, timeout: float) -> int | None:
+        """The code that a process which failed wants this one to end with; `None` when none has, after `timeout`."""
+        said = self.read("failed", timeout)
+        record = None if said is None else json.loads(said)
+        return None if record is None or record["index"] == self.index else int(record["end"])
 
     def _meet(self, name: str, own: bytes, timeout: float, *, large: bool) -> list[tuple[bool, bytes]]:
         """What every process posted at `name`, and whether that is only the size of something large."""
@@ -143,15 +151,14 @@ class Board:
         return f"Every process must come to the same place: {who} did not within {timeout:g} s."
 
     def _watch(self) -> None:
-        found = None
+        found, unheard = None, 0
         while found is None:
-            if self._leaving.wait(_POLL):
-                return
+            if self._leaving.wait(_POLL) or unheard >= _UNHEARD:
+                return  # this process leaves, or the service has gone: jax ends it
             try:
                 found = self._client.key_value_try_get(f"{_ROOT}/failed")
             except jax.errors.JaxRuntimeError as error:
-                if "NOT_FOUND" not in str(error):
-                    return  # the service has gone: jax ends this process
+                unheard = 0 if "NOT_FOUND" in str(error) else unheard + 1
         record = json.loads(found)
         if not self._leaving.wait(_PATIENCE):
             who = f"process {record['index']} ({record['host']})"

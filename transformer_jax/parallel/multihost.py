@@ -69,6 +69,7 @@ def start(how: str | None = None, *, timeout: float | None = None, heartbeat: fl
     _board = exchange.Board(place.index, found)
     _board.watch()
     check_devices()
+    check_index()
     from transformer_jax.parallel import connecting
 
     connecting.processes()
@@ -142,6 +143,17 @@ def check_devices() -> None:
         devices.check_tasks(os.environ, tasks=here, seen=jax.local_device_count(), host=hosts()[index()])
 
 
+def check_index() -> None:
+    """`InputError` when JAX gives the devices of this process another number: on TPUs the runtime numbers them."""
+    own = jax.process_index()
+    if own != index():
+        raise types.InputError(
+            f"A process must have the index that its devices have: this one was told {index()} (on {hosts()[index()]}),"
+            f" its {jax.default_backend()} devices are those of process {own}. Leave it to the scheduler"
+            " (--processes=auto), or give each machine the index of its place in the slice (TPU_WORKER_ID)."
+        )
+
+
 def stop(code: int = 0, *, others: int | None = None, patience: float = 600.0) -> None:
     """Leave the processes of this run in order, with the exit code this one is about to return.
 
@@ -161,6 +173,16 @@ def stop(code: int = 0, *, others: int | None = None, patience: float = 600.0) -
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def told_to_end(timeout: float = 3.0) -> int | None:
+    """The exit code a failed process asks the others to end with: why this one lost it. `None` if none says so."""
+    if _board is None:
+        return None
+    try:
+        return _board.failure(timeout)
+    except PeerLost:
+        return None
 
 
 def end(code: int) -> NoReturn:
