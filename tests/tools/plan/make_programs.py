@@ -1,11 +1,13 @@
-"""Writes programs/*.txt: small programs as the TPU compiler leaves them, without what the tests do not read.
+"""Writes programs/*.txt: small programs as the compilers leave them, without what the tests do not read.
 
     ALLOW_MULTIPLE_LIBTPU_LOAD=1 JAX_PLATFORMS=cpu python -m tests.tools.plan.make_programs    (needs the extra `plan`)
+    JAX_PLATFORMS=cpu python -m tests.tools.plan.make_programs gpu    (needs the extra `cuda`)
 
-The texts here are of jax 0.12.0.1 and libtpu 0.0.50.1.
+The texts here are of jax 0.12.0.1, with libtpu 0.0.50.1 or jax-cuda13-plugin 0.12.0.1.
 """
 
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -49,6 +51,25 @@ def program(where, shape, weights, examples):
     return jitted.lower(*arguments).compile().as_text()
 
 
+def gpu_program():
+    """The text of a step on eight H100s that gathers two weights, scatters their gradients and reduces a third's."""
+    mesh = Mesh(np.array(topology.describe("h100:8").devices), ("fsdp",), axis_types=(AxisType.Auto,))
+
+    def step(weights, x):
+        def loss(weights):
+            hidden = jnp.tanh(jnp.tanh(x @ weights["first"]) @ weights["up"])
+            return jnp.mean(jnp.square((x + hidden @ weights["down"]).astype(jnp.float32)))
+
+        return jax.tree.map(lambda weight, gradient: weight - gradient, weights, jax.grad(loss)(weights))
+
+    cut, whole = NamedSharding(mesh, PartitionSpec("fsdp")), NamedSharding(mesh, PartitionSpec())
+    lie = dict(first=whole, up=cut, down=cut)
+    shapes = dict(first=(WIDTH, WIDTH), up=(WIDTH, 2 * WIDTH), down=(2 * WIDTH, WIDTH))
+    weights = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in shapes.items()}
+    jitted = jax.jit(step, in_shardings=(lie, cut), out_shardings=lie)
+    return jitted.lower(weights, jax.ShapeDtypeStruct((4096, WIDTH), jnp.bfloat16)).compile().as_text()
+
+
 def trimmed(text):
     """Without the places in the source and the settings of the compiler, cycles and kinds of transfer kept."""
     text = re.sub(r", (metadata|frontend_attributes)=\{(?![^}]*megascale)[^}]*\}", "", text)
@@ -62,5 +83,8 @@ def trimmed(text):
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name, how in PROGRAMS.items():
-        (FOLDER / f"{name}.txt").write_text(trimmed(program(*how)))
+    if "gpu" in sys.argv:
+        (FOLDER / "gpu.txt").write_text(trimmed(gpu_program()))
+    else:
+        for name, how in PROGRAMS.items():
+            (FOLDER / f"{name}.txt").write_text(trimmed(program(*how)))

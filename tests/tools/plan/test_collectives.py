@@ -52,6 +52,38 @@ def test_between_slices_goes_what_a_slice_has_reduced():
     assert all(one.bytes == LAYERS * WEIGHTS for one in found.values())
 
 
+def test_on_gpus_what_is_started_counts_by_its_results():
+    """`-start` has its operands beside its results, each a tuple where several arrays go together."""
+    found, both = said("gpu", {"fsdp": 8}), 2 * (512 * 1024 * 2)  # two weights of 512 x 1024, one of 512 x 512
+    sizes = {key: (one.count, one.bytes, one.sent) for key, one in found.items()}
+    assert sizes == {
+        ("all-gather", "fsdp", 8, False): (1, both, both * 7 // 8),
+        ("reduce-scatter", "fsdp", 8, False): (1, both, both * 7 // 8),
+        ("all-reduce", "fsdp", 8, False): (1, WEIGHTS, WEIGHTS * 2 * 7 // 8),
+    }
+
+
+@pytest.mark.parametrize(
+    "shape, opcode, size",
+    [
+        ("f32[8]{0}", "all-reduce-start", 32),
+        ("(f32[8]{0}, bf16[4]{0})", "all-reduce-start", 40),  # as TPUs have it: the results alone
+        ("((f32[8]{0}), f32[8]{0})", "all-reduce-start", 32),
+        ("((f32[8]{0}, bf16[4]{0}), (f32[8]{0}, bf16[4]{0}))", "all-reduce-start", 40),
+        ("(f32[8]{0:T(8,128)}, f32[64]{0}, u32[], u32[])", "all-gather-start", 256),
+        ("((f32[8]{0}, f32[2,4]{1,0}), (f32[64]{0}, /*index=5*/f32[16,4]{1,0}))", "all-gather-start", 512),
+        ("((f32[64]{0}), f32[8]{0})", "reduce-scatter-start", 256),
+        ("(f32[8]{0}, f32[8]{0}, u32[], u32[])", "collective-permute-start", 32),
+        ("(f32[8]{0}, f32[8]{0})", "all-to-all", 64),
+    ],
+)
+def test_every_way_to_write_results_beside_operands(shape, opcode, size):
+    rest = "%x), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}"
+    runs, _ = program_text.walk(*program_text.parse(f"ENTRY %main () -> f32[] {{\n  %a = {shape} {opcode}({rest}\n}}"))
+    (one,) = collectives.summary(runs, {"fsdp": 8})
+    assert one.bytes == size
+
+
 # devices are numbered along the mesh: data * 8 + fsdp * 2 + tensor
 @pytest.mark.parametrize(
     "text, axes, devices",

@@ -75,9 +75,7 @@ def _one(run: program_text.Run, mesh: Mapping[str, int], slices: Sequence[int]) 
     axes, group, devices = groups(made.rest, mesh)
     if devices == 1:
         return None
-    sizes = program_text.arrays(made.shape)
-    beside = made.opcode != kind and kind != "all-reduce"  # the result stands beside the operand
-    size = max(sizes, default=0) if beside else sum(sizes)
+    size = sum(program_text.arrays(_results(made)))
     if kind == "reduce-scatter":
         size *= devices
     elif kind == "all-reduce" and run.computation.startswith(_SCATTER):
@@ -85,6 +83,19 @@ def _one(run: program_text.Run, mesh: Mapping[str, int], slices: Sequence[int]) 
     size *= run.times
     across = len({slices[device] for device in group}) > 1 if slices else False
     return Collective(kind, axes, devices, run.times, size, _sent(kind, size, devices), across)
+
+
+def _results(made: program_text.Instruction) -> str:
+    """The type of what a collective gives; the start of an asynchronous one has its operands before that.
+
+    `((operands), (results))`, `((operand), result)` or `(operand, result, ...)`; only an all-reduce whose operands are
+    not in parentheses has results alone, as they are what it reads.
+    """
+    parts = program_text.elements(made.shape)
+    started = made.opcode.endswith("-start") and len(parts) > 1
+    if started and (parts[0].startswith("(") or not made.opcode.startswith("all-reduce")):
+        return parts[1]
+    return made.shape
 
 
 def _between_slices(run: program_text.Run, mesh: Mapping[str, int], slices: Sequence[int]) -> Collective | None:

@@ -126,6 +126,21 @@ def arrays(shape: str) -> list[int]:
     return [_bytes(one)[1] for one in _ARRAY.finditer(shape)]
 
 
+def elements(shape: str) -> list[str]:
+    """The types a tuple's type is made of, tuples within it whole; an array's alone."""
+    if not shape.startswith("("):
+        return [shape]
+    found, start, depth = [], 1, 0
+    for at, letter in enumerate(shape):
+        depth += (letter in "([{") - (letter in ")]}")
+        if (letter == "," and depth == 1) or depth == 0:
+            found.append(shape[start:at].strip())
+            start = at + 1
+            if depth == 0:
+                break
+    return [part for part in found if part]
+
+
 def closing(text: str, start: int = 0) -> int:
     """Where the parenthesis closes inside which `text[start:]` begins."""
     depth = 1
