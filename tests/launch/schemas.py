@@ -68,6 +68,7 @@ VOLUME = closed(
 POD = closed(
     {
         "restartPolicy": {"const": "Never"},  # what a podFailurePolicy demands
+        "shareProcessNamespace": {"const": True},
         "terminationGracePeriodSeconds": COUNT,
         "hostNetwork": {"const": True},
         "dnsPolicy": {"enum": ["ClusterFirst", "ClusterFirstWithHostNet"]},
@@ -76,6 +77,7 @@ POD = closed(
         "volumes": several(VOLUME),
     },
     "restartPolicy",
+    "shareProcessNamespace",
     "terminationGracePeriodSeconds",
     "nodeSelector",
     "containers",

@@ -5,7 +5,10 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
+import signal
 import subprocess
+import sys
 
 import jsonschema
 import pytest
@@ -47,6 +50,29 @@ def test_a_jobset_is_started_again_on_the_restartable_codes_only(name):
     assert set(rule["onExitCodes"]["values"]) == exits.RESTARTABLE
     (container,) = job(text)["template"]["spec"]["containers"]
     assert rule["onExitCodes"]["containerName"] == container["name"]
+
+
+@pytest.mark.parametrize("name", ["gke_tpu", "gke_gpu"])
+def test_python_is_not_process_1_and_gets_the_signals_itself(name):
+    """As process 1 of its namespace a lost peer would end it with 139 (the next test), which fails the JobSet.
+
+    The kubelet signals the process that `command` starts, whatever its number is; a shell before it would keep it.
+    """
+    pod = job(jobset(name))["template"]["spec"]
+    assert pod["shareProcessNamespace"] is True
+    (container,) = pod["containers"]
+    assert container["command"][0] == "transformer-jax"
+
+
+def test_abort_ends_with_the_code_of_a_lost_peer_only_below_another_process_1():
+    aborts = f"{sys.executable} -S -c 'import os; os.abort()'"  # -S: nothing of the environment is needed
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "bash", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no process namespaces on this machine")
+    # unshare ends by the signal that ended process 1; bash replaces itself by `exec`, and stays for what follows `;`.
+    assert subprocess.run([*alone, f"ulimit -c 0; exec {aborts}"], capture_output=True).returncode == -signal.SIGSEGV
+    below = subprocess.run([*alone, f"ulimit -c 0; {aborts}; exit $?"], capture_output=True)
+    assert below.returncode == exits.PEER_LOST
 
 
 @pytest.mark.parametrize(
