@@ -129,11 +129,13 @@ attempt() {  # train once; the exit code is the run's, whatever it was that ende
 worker() {  # on a worker: end a training that a broken connection left behind, then train
   local left child code
   cd "$root"
+  [ -x .venv/bin/transformer-jax ] || refuse "the environment must be there; $root/.venv has none. Run: launch/tpu_vm.sh setup"
   if left="$(cat "$mark.pid" 2>/dev/null)" && kill -TERM "$left" 2>/dev/null; then
     for _ in $(seq 300); do kill -0 "$left" 2>/dev/null || break; sleep 1; done
   fi
   rm -f "$mark.stop"
-  EXTRAS="${EXTRAS-tpu}" ./launch/local.sh train "$@" &
+  # Not by local.sh, which would look for its environment again with this machine's own Python, an old one.
+  .venv/bin/transformer-jax train "$@" &
   child=$!
   echo "$child" >"$mark.pid"
   trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT

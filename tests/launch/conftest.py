@@ -42,12 +42,15 @@ def commands(tmp_path: pathlib.Path) -> Commands:
 
 @pytest.fixture
 def checkout(tmp_path: pathlib.Path) -> Callable[[str], pathlib.Path]:
-    """A copy of `launch/` whose `local.sh` is the given bash script: what a worker has, without an environment."""
+    """A copy of `launch/` whose `local.sh` and `transformer-jax` are the given bash script: what a worker has."""
 
     def make(script: str) -> pathlib.Path:
         folder = tmp_path / "checkout"
         shutil.copytree(cases.ROOT / "launch", folder / "launch")
-        (folder / "launch" / "local.sh").write_text(f"#!/usr/bin/env bash\n{script}\n")
+        (folder / ".venv" / "bin").mkdir(parents=True)
+        for program in (folder / "launch" / "local.sh", folder / ".venv" / "bin" / "transformer-jax"):
+            program.write_text(f"#!/usr/bin/env bash\n{script}\n")
+            program.chmod(0o755)
         return folder
 
     return make

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -129,43 +130,89 @@ esac
 """
 
 
-def test_a_worker_gets_what_is_committed_and_an_environment(commands, checkout):
-    folder = checkout('echo "$EXTRAS $PYTHON $1 $(cat experiment.py)" >>"$HOME/started"')
+def committed(folder: pathlib.Path) -> pathlib.Path:
+    """The folder as a repository with one commit, and `experiment.py` changed since."""
     git = ["git", "-C", folder, "-c", "user.name=n", "-c", "user.email=e", "-c", "init.defaultBranch=main"]
     (folder / "experiment.py").write_text("one")
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *words], check=True)
     (folder / "experiment.py").write_text("changed, not committed")
-    uv = commands.path / "worker" / ".local" / "bin" / "uv"
-    uv.parent.mkdir(parents=True)
-    uv.write_text("#!/bin/sh\necho of-uv\n")
-    uv.chmod(0o755)
-    commands.says("gcloud", WORKER)
-    environment = {
-        "PATH": f"{commands.path}:{os.environ['PATH']}",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        **cases.TPU,
-    }
-    command = [folder / "launch" / "tpu_vm.sh", "setup"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return folder
+
+
+def from_here(commands, folder: pathlib.Path, *words: str, gcloud: str = WORKER) -> subprocess.CompletedProcess[str]:
+    """Call the launcher of the checkout, with one worker whose home is `worker` beside the commands."""
+    commands.says("gcloud", gcloud)
+    path = f"{commands.path}:{os.environ['PATH']}"
+    environment = {"PATH": path, "HOME": str(folder), "TMPDIR": str(folder), **cases.TPU}
+    command = [folder / "launch" / "tpu_vm.sh", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def program(path: pathlib.Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_worker_gets_what_is_committed_and_an_environment(commands, checkout):
+    folder = committed(checkout('echo "$EXTRAS $PYTHON $1 $(cat experiment.py)" >>"$HOME/started"'))
+    program(commands.path / "worker" / ".local" / "bin" / "uv", "echo of-uv")
+    result = from_here(commands, folder, "setup")
     assert result.returncode == 0, result.stderr
     assert "what is not committed is not sent" in result.stderr
     assert (commands.path / "worker" / "started").read_text() == "tpu of-uv --version one\n"
 
 
-def start(checkout: pathlib.Path) -> subprocess.Popen[str]:
+# What a machine has: an old Python, and a uv that knows a newer one, makes environments of it and installs into them.
+OLD_PYTHON = 'case "$1" in -V) echo Python 3.10.12 ;; -c) exit 1 ;; *) exit 9 ;; esac'
+NEW_PYTHON = 'case "$1" in -V) echo Python 3.12.1 ;; -c) exit 0 ;; *) exit 9 ;; esac'
+UV = """
+case "$1 $2" in
+  "python find") echo "$HOME/python3.12" ;;
+  "venv "*) mkdir -p "${!#}/bin"; touch "${!#}/pyvenv.cfg"; cp "$HOME/python3.12" "${!#}/bin/python" ;;
+  "pip install")
+    printf '#!/bin/sh\\necho trains: "$@"\\n' >.venv/bin/transformer-jax
+    chmod +x .venv/bin/transformer-jax ;;
+esac
+"""
+
+
+def test_a_worker_whose_own_python_is_old_trains_with_the_one_it_was_given(commands, tmp_path):
+    folder = tmp_path / "checkout"
+    shutil.copytree(cases.ROOT / "launch", folder / "launch")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(cases.ROOT / name, folder)
+    worker = commands.path / "worker"
+    program(worker / "python3.12", NEW_PYTHON)
+    program(worker / ".local" / "bin" / "python3", OLD_PYTHON)
+    program(worker / ".local" / "bin" / "uv", UV)
+    ready = f'case "$*" in *" list "*) echo READY; exit ;; esac\n{WORKER}'
+    result = from_here(commands, committed(folder), "attempt", *cases.TRAIN, gcloud=ready)
+    assert result.returncode == 0, result.stderr
+    assert f"trains: train {' '.join(cases.TRAIN)}\n" in result.stdout
+
+
+def test_a_worker_without_an_environment_says_how_to_make_one(checkout):
+    folder = checkout("exit 1")
+    (folder / ".venv" / "bin" / "transformer-jax").unlink()
+    worker = start(folder, stderr=subprocess.PIPE)
+    assert "Run: launch/tpu_vm.sh setup" in worker.communicate(timeout=60)[1] and worker.returncode == exits.BAD_INPUT
+
+
+def start(checkout: pathlib.Path, **streams: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [checkout / "launch" / "tpu_vm.sh", "worker", *cases.TRAIN],
         env={"PATH": os.environ["PATH"], "HOME": str(checkout)},
         stdout=subprocess.PIPE,
         text=True,
+        **streams,
     )
 
 
 def test_a_worker_runs_the_training_and_ends_with_its_code(checkout):
-    worker = start(checkout('echo "$EXTRAS" "$@"; exit 75'))
-    assert worker.communicate(timeout=60)[0].split() == ["tpu", "train", *cases.TRAIN]
+    worker = start(checkout('echo "$@"; exit 75'))
+    assert worker.communicate(timeout=60)[0].split() == ["train", *cases.TRAIN]
     assert worker.returncode == exits.HUNG
 
 
@@ -196,7 +243,7 @@ def test_a_worker_ends_the_training_that_a_broken_connection_left(checkout):
     assert left.stdout is not None and left.stdout.readline() == "ready\n"
     while not (folder / ".transformer_jax.pid").exists():
         time.sleep(0.01)
-    (folder / "launch" / "local.sh").write_text("#!/usr/bin/env bash\necho next\n")
+    (folder / ".venv" / "bin" / "transformer-jax").write_text("#!/usr/bin/env bash\necho next\n")
     worker = start(folder)
     assert worker.communicate(timeout=60)[0] == "next\n"
     assert left.communicate(timeout=60)[0] == "saved\n"
