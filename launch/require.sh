@@ -6,6 +6,9 @@ refuse() { printf '%s: %s\n' "${launcher:?}" "$*" >&2; exit 2; }
 # need NAME RULE EXAMPLE: the variable NAME is set, or the launcher ends with the rule and an example.
 need() { [ -n "${!1:-}" ] || refuse "$1 must be $2; it is not set. Example: $1=$3"; }
 
+# client COMMAND WHERE: the command is on PATH, or the launcher ends with where to get it; a dry run does without.
+client() { command -v "$1" >/dev/null || [ -n "${dry:-}" ] || refuse "$1 must be on PATH; it is not. $2"; }
+
 # whole NAME SMALLEST: the variable NAME is a whole number, not smaller.
 whole() {
   [[ ${!1} =~ ^[0-9]+$ ]] && [ "$((10#${!1}))" -ge "$2" ] || refuse "$1 must be a whole number of at least $2; it is '${!1}'."

@@ -21,6 +21,7 @@ need BUCKET "the bucket that holds the run directories" gs://my-runs
 need ACCELERATORS "the accelerators of one node, as 'sky show-gpus' has them" H100:8
 [[ $BUCKET =~ ^[a-z0-9]+://.+ ]] || refuse "BUCKET must begin with the store it is in; it is '$BUCKET'. Example: BUCKET=gs://my-runs"
 whole NODES 1
+client sky "pip install skypilot, then: sky check"
 spot=(--use-spot)
 [ "$SPOT" != 0 ] || spot=(--no-use-spot)
 cd "$root"

@@ -153,7 +153,7 @@ case "$verb" in
 esac
 need NAME "the name of the TPU" vit-l16
 need ZONE "the zone of the TPU" us-west4-a
-command -v gcloud >/dev/null || [ -n "$dry" ] || refuse "gcloud must be on PATH; it is not. Install the Google Cloud CLI."
+client gcloud "Install the Google Cloud CLI."
 
 case "$verb" in
   create) create ;;

@@ -81,6 +81,7 @@ jobset() {
 image() {
   need IMAGE "the container image to build and push" us-docker.pkg.dev/project/repository/transformer-jax:tpu
   need EXTRAS "the extras of pyproject.toml to install, tpu or cuda" tpu
+  client docker "Install Docker, or make a link of that name to podman."
   run docker build --file "$root/launch/gke/Dockerfile" --build-arg "EXTRAS=$EXTRAS" \
     --build-arg "COMMIT=$(git -C "$root" rev-parse HEAD)" --tag "$IMAGE" "$root"
   run docker push "$IMAGE"
@@ -95,6 +96,7 @@ case "$kind" in
   tpu | gpu)
     shift
     text="$(jobset "$kind" "$@")"
+    client kubectl "Install kubectl and log in to the cluster (gcloud container clusters get-credentials)."
     if [ -n "$dry" ]; then printf '# kubectl apply --filename -\n%s\n' "$text"; else kubectl apply --filename - <<<"$text"; fi ;;
   *) refuse "the first word must be tpu, gpu or image; it is '$kind'." ;;
 esac

@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -20,7 +21,8 @@ SCRIPTS = sorted(
 def test_the_shell_scripts_are_clean():
     shellcheck = pathlib.Path(sys.executable).with_name("shellcheck")
     assert len(SCRIPTS) >= 6
-    result = subprocess.run([shellcheck, "-x", "-P", cases.ROOT, *SCRIPTS], capture_output=True, text=True, timeout=60)
+    scripts = [*SCRIPTS, cases.ROOT / ".ci" / "run"]
+    result = subprocess.run([shellcheck, "-x", "-P", cases.ROOT, *scripts], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stdout
 
 
@@ -53,6 +55,26 @@ def test_a_missing_variable_is_named_with_its_rule_and_an_example(name, variable
     assert f"launch/{case.launcher}: {variable} must be " in result.stderr
     assert f"it is not set. Example: {variable}=" in result.stderr
     assert commands.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "client"),
+    [
+        ("tpu_vm", "gcloud"),
+        ("slurm", "sbatch"),
+        ("gke_tpu", "kubectl"),
+        ("gke_gpu", "kubectl"),
+        ("gke_image", "docker"),
+        ("skypilot", "sky"),
+    ],
+)
+def test_a_client_that_is_not_installed_is_named(name, client, tmp_path):
+    for tool in ("bash", "env", "dirname", "sed", "grep", "git"):  # the PATH of a machine with these and no client
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    result = cases.call(cases.CASES[name], PATH=str(tmp_path))
+    assert result.returncode == exits.BAD_INPUT
+    assert f"launch/{cases.CASES[name].launcher}: {client} must be on PATH; it is not. " in result.stderr
+    assert "command not found" not in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--config", "--workdir"])

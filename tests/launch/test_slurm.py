@@ -1,5 +1,9 @@
 """launch/slurm/train.sbatch inside a job: the tasks and their GPUs, and when the job is queued again."""
 
+import os
+import shutil
+import subprocess
+
 import pytest
 
 from tests.launch import cases
@@ -17,7 +21,7 @@ REQUEUE = ["scontrol", "requeue", "7"]
 def job(commands, code: int = 0, state: str = "RUNNING", **variables: str):
     commands.says("srun", f"exit {code}")
     commands.says("scontrol", f'[ "$1" = requeue ] || echo "JobId=7 JobState={state} Reason=None"')
-    case = cases.Case("slurm/train.sbatch", cases.TRAIN, JOB | variables)
+    case = cases.Case("slurm/train.sbatch", ["--job", *cases.TRAIN], JOB | variables)
     return cases.call(case, path=commands.path)
 
 
@@ -30,6 +34,35 @@ def test_the_job_starts_the_training_on_its_tasks(commands):
 def test_submission_asks_for_as_many_tasks_as_gpus(commands):
     text = cases.printed("slurm")
     assert "--gpus-per-node=8 --ntasks-per-node=8" in text and "--gpus-per-task" not in text
+
+
+def run(script, commands, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Call this copy of the script, as a job is called and as the shell of `salloc` would call it."""
+    environment = {"PATH": f"{commands.path}:{os.environ['PATH']}", **JOB, **cases.SLURM, **variables}
+    return subprocess.run([script, *words], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_what_is_started_inside_salloc_is_submitted_and_what_is_submitted_is_the_job(commands, checkout, tmp_path):
+    """Its shell has the variables of Slurm too, with the folder where salloc was called."""
+    folder = checkout("true")
+    script = folder / "launch" / "slurm" / "train.sbatch"
+    result = run(script, commands, *cases.TRAIN, SLURM_SUBMIT_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (call,) = commands.calls()
+    assert call[0] == "sbatch" and call[-len(cases.TRAIN) :] == cases.TRAIN
+    words = call[call.index("launch/slurm/train.sbatch") + 1 :]
+    assert run(script, commands, *words, SLURM_SUBMIT_DIR=str(folder)).returncode == 0
+    assert [call[0] for call in commands.calls()] == ["sbatch", "srun"]
+
+
+@pytest.mark.parametrize("marker", [["--job"], []])
+def test_slurm_runs_a_copy_of_the_script_and_one_submitted_by_hand_is_a_job_too(marker, commands, tmp_path):
+    spool = tmp_path / "spool" / "slurmd" / "job00007"
+    spool.mkdir(parents=True)
+    copy = shutil.copy(cases.ROOT / "launch" / "slurm" / "train.sbatch", spool / "slurm_script")
+    assert run(copy, commands, *marker, *cases.TRAIN).returncode == 0
+    assert [call[0] for call in commands.calls()] == ["srun"]
+    assert "submit it from the root of the checkout" in run(copy, commands, SLURM_SUBMIT_DIR=str(tmp_path)).stderr
 
 
 def test_one_task_on_a_node_of_eight_gpus_is_refused(commands):
