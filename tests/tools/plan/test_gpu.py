@@ -7,7 +7,7 @@ import pytest
 
 from tests.tools.plan import small
 from transformer_jax import types
-from transformer_jax.tools.plan import chips, estimate, gpu, report, topology
+from transformer_jax.tools.plan import chips, estimate, gpu, page, report, topology
 
 HAS_PLUGIN = importlib.util.find_spec("jax_cuda13_plugin") is not None
 NVIDIA = [chip for chip in chips.CHIPS.values() if chip.family == "cuda"]
@@ -52,7 +52,10 @@ def test_time_is_flops_over_an_assumed_share_of_the_peak_and_says_so(compiled):
     chip = where.chip
     assert timed.compute == pytest.approx(there.flops / (8 * chip.peak) / chip.mfu)
     assert timed.source == "FLOPs over an assumed 35% of the peak"
-    assert report.make(there, 10)["time_source"] == timed.source
+    found = report.make(there, 10)
+    assert found["time_source"] == timed.source and found["estimated_cycles"] is None
+    assert found["how"]["compute_seconds"].startswith("assumption") and "cycles" not in page.text(found)
+    assert any("35%" in one and "XLA_PYTHON_CLIENT_MEM_FRACTION" in one for one in found["assumptions"])
 
 
 @pytest.mark.skipif(not HAS_PLUGIN, reason="the plugin of jax[cuda13] is not installed")

@@ -55,8 +55,9 @@ def _step(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         over = f"{one['axes']} ({one['devices']} devices{', across slices' if one['across'] else ''})"
         value = f"{_gib(one['bytes'])} over {over}, {one['count']} times"
         rows.append((one["kind"], value, how["collectives"]))
+    cycles = "" if found["estimated_cycles"] is None else f", {found['estimated_cycles']:,} cycles"
     rows += [
-        ("computing", f"{_ms(found['compute_seconds'])}, {found['estimated_cycles']:,} cycles", how["compute_seconds"]),
+        ("computing", f"{_ms(found['compute_seconds'])}{cycles}", how["compute_seconds"]),
         ("sending", _ms(found["collective_seconds"]), how["collective_seconds"]),
         ("roofline", _ms(found["roofline_seconds"]), how["roofline_seconds"]),
         ("step", f"{_ms(found['step_seconds'])}, {_span(found['step_seconds_range'], _ms)}", found["time_source"]),

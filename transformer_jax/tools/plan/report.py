@@ -61,6 +61,14 @@ KEYS: dict[str, tuple[str, str]] = {
     "how": ("setting", "{key: how it was got}, this table"),
 }
 
+_GPU = {
+    "compute_seconds": "assumption, FLOPs over a share of the peak",
+    "step_seconds": "assumption, compute and collectives; or measured, see time_source",
+    "fits": "our comparison",
+    "available_bytes": "assumption, three quarters",
+}
+"""What is got otherwise where the compiler gives no cycles and refuses nothing."""
+
 Adjust = Callable[[estimate.Estimate, compiling.Compiled], estimate.Estimate]
 
 
@@ -92,6 +100,9 @@ def make(
         timed = adjust(timed, compiled) if adjust else timed
         found.update(_timed(compiled, timed))
         found.update(_totals(compiled, timed, steps, prices))
+    if compiled.topology.chip.mfu is not None:
+        found["estimated_cycles"] = None
+        found["how"].update(_GPU)
     found["assumptions"] = assumptions(compiled, timed)
     return found
 
@@ -179,6 +190,11 @@ def assumptions(compiled: compiling.Compiled, timed: estimate.Estimate | None) -
         said.append(
             f"Time is the compiler's estimate at {chip.clock / 1e9:.2f} GHz; within a factor of 1.5 of the published"
             " runs on TPU v3 it was compared with, compared with nothing on other chips. --calibrate replaces it."
+        )
+    if chip.mfu is not None:
+        said.append(
+            f"A GPU reaches {chip.mfu:.0%} of its peak: an assumption, --calibrate replaces it. A program may take"
+            " three quarters of its memory, as JAX does unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."
         )
     said.append(
         f"Links carry {chip.link_bandwidth / 1e9:.0f} GB/s a device, and nothing is sent while computing; matrix"
