@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,9 +11,7 @@ import numpy as np
 
 from transformer_jax import paths, types
 from transformer_jax.parallel import multihost, together
-from transformer_jax.training import integrity, layout, state, storage
-
-MODES: dict[str, Callable[..., Any]] = {"max": max, "min": min}
+from transformer_jax.training import integrity, layout, retention, state, storage
 
 
 class Checkpointer:
@@ -34,42 +31,34 @@ class Checkpointer:
         keep_best: tuple[str, str] | None = None,
         spread: bool | None = None,
     ) -> None:
-        if keep_last < 1:
-            raise types.InputError(
-                f"keep_last must be at least 1: it is {keep_last}. A run continues from the last one."
-            )
-        if keep_best is not None and keep_best[1] not in MODES:
-            raise types.InputError(f"keep_best is (metric, 'max' or 'min'): it is {keep_best!r}.")
         self.directory = storage.absolute(directory)
         self._stacks, self._meta = dict(stacks or {}), dict(meta or {})
-        self._keep_last, self._keep_best = keep_last, keep_best
+        self._kept = retention.Kept(self.directory, keep_last, keep_best)
         self._spread = multihost.count() > 1 if spread is None else spread
         self._writer: storage.Writer | None = None
-        self._scores: dict[int, float] | None = None
         self._started: int | None = None
+        self._own: set[int] = set()
 
     def steps(self) -> list[int]:
         """The steps saved and committed, newest first."""
         return list(storage.steps(self.directory))
+
+    def agreed(self) -> list[int]:
+        """The steps as the first process lists them, or what this one sees when it does not come to see the newest."""
+        steps = together.by_first(self.steps)
+        return steps if not steps or storage.seen(self.directory / str(steps[0])) else self.steps()
 
     def corrupt(self) -> list[str]:
         """The names of steps that were set aside because they were not what was saved."""
         return sorted(path.name for path in self.directory.glob("*.corrupt*"))
 
     def has(self, step: int) -> bool:
-        """Whether this step is saved, or being saved."""
-        return step == self._started or step in storage.steps(self.directory)
+        """Whether the run saved this step, or goes on from it: the same on all processes, whatever files they see."""
+        return step in self._own
 
     def best(self) -> int | None:
         """The best committed step by `keep_best`; the newest of equals. None when none was evaluated."""
-        if self._keep_best is None:
-            return None
-        scores = {step: self._score(step) for step in self.steps()}
-        known = {step: score for step, score in scores.items() if score is not None}
-        if not known:
-            return None
-        wanted = MODES[self._keep_best[1]](known.values())
-        return next(step for step, score in known.items() if score == wanted)
+        return self._kept.best()
 
     def save(self, current: state.TrainState, clock: state.Clock, scores: Mapping[str, float] | None = None) -> None:
         """Starts to save. Returns when the state may be overwritten; `wait` returns when it is committed.
@@ -77,10 +66,8 @@ class Checkpointer:
         Raises the error of an earlier save that failed in the background.
         """
         self.wait()
-        if self.has(clock.step):
-            raise types.InputError(
-                f"A step is saved once: {clock.step} is already in {self.directory}. Use an empty run directory."
-            )
+        target = self.directory / str(clock.step)
+        together.by_first(lambda: self._make_room(target))
         flat = state.flatten(current)
         with jax.transfer_guard("allow"):
             leaves = layout.to_neutral(flat, self._stacks, spread=self._spread)
@@ -97,12 +84,18 @@ class Checkpointer:
                 "leaves": layout.describe(leaves),
                 "digest": integrity.digests(flat, self._stacks),
             }
-        target = self.directory / str(clock.step)
-        together.by_first(lambda: str(storage.set_aside(target, "stray")))
         if self._writer is None:
             self._writer = storage.Writer()
         self._started = clock.step
+        self._own.add(clock.step)
         self._writer.start(target, leaves, meta)
+
+    def _make_room(self, target: pathlib.Path) -> None:
+        if storage.is_complete(target):
+            raise types.InputError(
+                f"A step is saved once: {target.name} is already in {self.directory}. Use an empty run directory."
+            )
+        storage.set_aside(target, "stray")
 
     def record(self, clock: state.Clock, scores: Mapping[str, float]) -> None:
         """Adds its scores to a step that was saved before it was evaluated, as one is that a signal has interrupted."""
@@ -111,8 +104,8 @@ class Checkpointer:
         if not multihost.main() or storage.read_meta(directory)["evaluated"]:
             return
         storage.amend_meta(directory, {"evaluated": True, "metrics": dict(scores)})
-        self._scores = {step: score for step, score in (self._scores or {}).items() if step != clock.step}
-        self._prune()
+        self._kept.forget(clock.step)
+        self._kept.prune()
 
     def restore(
         self,
@@ -140,6 +133,8 @@ class Checkpointer:
             skipped = meta.get("skipped", 0) if multihost.main() else 0  # all that were are counted by one from here on
             counts = meta["step"], meta["examples"], meta["evaluated"], skipped, meta.get("goodput", {})
             clock = state.Clock(*counts)
+            if source is None:
+                self._own.add(clock.step)
             return state.unflatten(layout.place(flat, target), abstract), clock, meta
         raise types.InputError(
             f"A run continues from a good checkpoint: {source or self.directory} has none"
@@ -156,7 +151,8 @@ class Checkpointer:
                 raise OSError(
                     f"Step {started} was saved without an error, but {self.directory / str(started)} is not whole."
                 )
-            self._prune()
+            if multihost.main():
+                self._kept.prune()
 
     def close(self) -> None:
         """Waits, then ends the background threads."""
@@ -190,48 +186,21 @@ class Checkpointer:
         neutral: types.FlatTree = {}
         fault = None
         try:
-            meta = storage.read_meta(directory)
+            meta = storage.patiently(lambda: storage.read_meta(directory))
             accept(meta)
             wanted = paths.unstack(layout.abstract(target), self._stacks, take=layout.layer)
             layout.require_same(meta["leaves"], wanted, where=str(directory))
             if not self._spread:
                 wanted = {path: np.empty((), leaf.dtype) for path, leaf in wanted.items()}
-            neutral = storage.read_leaves(directory, wanted)
+            neutral = storage.patiently(lambda: storage.read_leaves(directory, wanted))
         except storage.Corrupt as error:
             fault = str(error)
         for index, found in enumerate(multihost.gather(fault)):  # what follows is done by all of them, or by none
             if found is not None:
                 raise storage.Corrupt(found if index == 0 else f"{found}, says process {index}")
         flat = layout.from_neutral(neutral, self._stacks, target)
-        _verify(integrity.digests(flat, self._stacks), meta["digest"])
+        storage.require_digests(integrity.digests(flat, self._stacks), meta["digest"])
         return flat, meta
-
-    def _score(self, step: int) -> float | None:
-        assert self._keep_best is not None
-        if self._scores is None:
-            self._scores = {}
-        if step not in self._scores:
-            try:
-                metrics = storage.read_meta(self.directory / str(step))["metrics"]
-            except storage.Corrupt:
-                metrics = {}
-            self._scores[step] = metrics.get(self._keep_best[0], float("nan"))
-        score = self._scores[step]
-        return None if score != score else score
-
-    def _prune(self) -> None:
-        """Deletes what is neither among the last nor the best. Renamed first: a half-deleted folder must not look
-        like a checkpoint."""
-        if not multihost.main():
-            return
-        kept = {*self.steps()[: self._keep_last], self.best()}
-        for step in self.steps():
-            if step not in kept:
-                self._scores = {s: score for s, score in (self._scores or {}).items() if s != step}
-                doomed = self.directory / f"{step}.deleted"
-                (self.directory / str(step)).rename(doomed)
-        for doomed in self.directory.glob("*.deleted"):
-            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def load_params(path: str | os.PathLike[str], *, average: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -282,16 +251,9 @@ def load_leaves(
             meta = storage.read_meta(directory)
             names = {name: np.empty(()) for name in meta["leaves"] if keep(name)}
             leaves = storage.read_leaves(directory, names)
-            _verify(integrity.digests(leaves, {}), {name: meta["digest"][name] for name in names})
+            storage.require_digests(integrity.digests(leaves, {}), {name: meta["digest"][name] for name in names})
             return leaves, meta
         except storage.Corrupt as error:
             problems.append(f"{directory}: {error}")
             warnings.warn(f"Checkpoint {directory} is corrupt: {error}. Looking for an older one.", stacklevel=3)
     raise types.InputError(f"A checkpoint must be what was saved: {'; '.join(problems)}. Take another copy of it.")
-
-
-def _verify(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    wrong = sorted(path for path in expected if found.get(path) != expected[path])
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise storage.Corrupt(f"the numbers of {', '.join(wrong[:5])}{more} are not the ones that were saved")

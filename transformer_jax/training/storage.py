@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -25,10 +26,29 @@ FORMAT_VERSION = 1
 CHECKPOINTS = "checkpoints"
 _COMMITTED = "commit_success.txt"
 _META = pathlib.Path("meta", "metadata")
+SEEN_WITHIN = 20.0
+"""Seconds in which a file that another process wrote is seen here: file systems of a network show a new one late."""
+
+_DAMAGED = ("DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "Error decoding", "Truncated ", "corruption detected")
+_ABSENT = ("NOT_FOUND", "Truncated Zstd-compressed stream; at byte 0")
+"""What tensorstore says of data that are not what was written, and of those that are not there: an absent file is one
+of no bytes to it. An error of the system has a number in its text, and says nothing about the checkpoint."""
+_SYSTEM = "os_error_code"
+_TOGETHER = (
+    ('"key_metadata":', '"value_metadata":', '"value_type":', '"skip_deserialize":'),
+    ('"key":', '"key_type":'),
+)
+"""Words that Orbax writes into the description of the arrays equally often."""
+
+T = TypeVar("T")
 
 
 class Corrupt(Exception):
     """A checkpoint that is there but not what was saved. The message says what is wrong with it."""
+
+
+class Missing(Corrupt):
+    """A part of a checkpoint is not there, or not yet seen by this process."""
 
 
 def absolute(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -83,13 +103,15 @@ def seal(meta: Mapping[str, Any]) -> str:
 
 
 def read_meta(directory: pathlib.Path) -> dict[str, Any]:
-    """The meta data of a checkpoint. Raises `Corrupt` when it is not as it was written."""
+    """The meta data of a checkpoint. Raises `Corrupt` when it is not as it was written, the system's error when it
+    cannot be read now."""
     try:
         meta = json.loads((directory / _META).read_bytes())
-        sealed = meta["seal"] == seal(meta)
-    except (ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise Missing(f"its meta data is not there ({error.filename})") from error
+    except ValueError as error:
         raise Corrupt(f"its meta data cannot be read ({error})") from error
-    if not sealed:
+    if not isinstance(meta, dict) or meta.get("seal") != seal(meta):
         raise Corrupt("its meta data has changed since it was written")
     if meta["format_version"] > FORMAT_VERSION:
         raise types.InputError(
@@ -112,7 +134,8 @@ def read_leaves(directory: pathlib.Path, targets: types.FlatTree) -> types.FlatT
     """The leaves named in `targets`. A target that has a sharding gives a `jax.Array`, any other one a numpy array.
 
     Each process reads by itself, and waits for no other: one that cannot read must be able to say so. Raises `Corrupt`
-    when Orbax cannot read them.
+    when the data are not what was written. Any other error is raised as it is: of a file system that is away or has
+    no handle left, of a library that has changed; the checkpoint may be good.
     """
     import orbax.checkpoint as ocp
 
@@ -133,14 +156,61 @@ def read_leaves(directory: pathlib.Path, targets: types.FlatTree) -> types.FlatT
         alone = ocp.options.MultiprocessingOptions(primary_host=None, active_processes={multihost.index()})
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), multiprocessing_options=alone) as reader:
             return paths.flatten(reader.restore(directory / "state", args=request))
-    except (PermissionError, MemoryError):
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        if found := _damage(error, directory):
+            raise found(f"its arrays cannot be read ({type(error).__name__}: {_line(error)})") from error
         raise
-    except Exception as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise
-        raise Corrupt(
-            f"its arrays cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
-        ) from error
+
+
+def _damage(error: Exception, directory: pathlib.Path) -> type[Corrupt] | None:
+    """What an error of reading says of the checkpoint; `None`: nothing."""
+    text = str(error)
+    if _SYSTEM in text:
+        return None
+    if isinstance(error, FileNotFoundError) or any(sign in text for sign in _ABSENT):
+        return Missing
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or any(sign in text for sign in _DAMAGED):
+        return Corrupt
+    if not isinstance(error, KeyError):
+        return None
+    names = (directory / "state" / "_METADATA").read_text()
+    return None if all(len({names.count(word) for word in words}) == 1 for words in _TOGETHER) else Corrupt
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:200]
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """`read()`; of several processes one that does not see a file yet tries again for a while before it is `Missing`.
+
+    Another machine wrote it, perhaps a moment ago.
+    """
+    deadline = time.monotonic() + SEEN_WITHIN
+    while True:
+        try:
+            return read()
+        except Missing:
+            if multihost.count() == 1 or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
+def seen(directory: pathlib.Path) -> bool:
+    """Whether a checkpoint that another process sees, good or corrupt, is seen by this one, after a while."""
+    try:
+        patiently(lambda: read_meta(directory))
+    except Corrupt as error:
+        return not isinstance(error, Missing)
+    return True
+
+
+def require_digests(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """`Corrupt`, with the names of leaves, unless the digests are those that were saved."""
+    wrong = sorted(path for path in expected if found.get(path) != expected[path])
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise Corrupt(f"the numbers of {', '.join(wrong[:5])}{more} are not the ones that were saved")
 
 
 class Writer:
