@@ -4,11 +4,12 @@
 # Each process has DEVICES devices, every line it writes begins with its index, and SIGTERM and Ctrl-C are passed on to all.
 # Exits when all have ended, with the code that explains the end: one that a restart cannot mend (2 bad input, 3 diverged,
 # 1 failed, ...) before one that it can (75 hung, 137 killed, 134 a peer died, 143 preempted), and 0 if all have 0.
+# Processes that one of them left behind are given PROCESSES_PATIENCE=10 seconds, and then killed.
 set -uo pipefail
 say() { printf 'launch/processes.sh: %s\n' "$*" >&2; }
 refuse() { say "$*"; exit 2; }
 
-case "${1:-}" in -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
+case "${1:-}" in -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 count="${1:-}" devices="${2:-}"
 case "$count" in "" | *[!0-9]* | 0*) refuse "the number of processes must be a whole number from 1; it is '$count'." ;; esac
 case "$devices" in "" | *[!0-9]* | 0*) refuse "the devices of a process must be a whole number from 1; it is '$devices'." ;; esac
@@ -52,7 +53,13 @@ for pid in "${pids[@]}"; do
   if [ "$again" -ne 127 ]; then code=$again; fi
   codes+=("$code")
 done
+
+# What outlives a process (a worker of it) may hold its output open: it is not waited for, and ended with it.
+end_groups() { for pid in "${pids[@]}"; do kill -KILL -- "-$pid"; done; }
+{ sleep "${PROCESSES_PATIENCE:-10}"; end_groups; sleep 1; kill -KILL "${readers[@]}"; } >/dev/null 2>&1 &
+timer=$!
 for reader in "${readers[@]}"; do wait "$reader" 2>/dev/null; done
+{ kill -KILL -- "-$timer"; wait "$timer"; end_groups; } 2>/dev/null
 
 for wanted in 2 3 1 final 75 137 134 143 0; do
   for code in "${codes[@]}"; do

@@ -39,6 +39,46 @@ def test_with_a_main_guard_it_works(tmp_path):
     assert result.stdout == "labels (4,)\n"
 
 
+ORPHANS = """
+import multiprocessing, os, signal, sys, time
+from transformer_jax.data import spawning
+
+def work(ready):
+    spawning.follow(0, 1)
+    ready.set()
+    time.sleep(300)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    context.Process(target=work, args=(ready,), daemon=True).start()
+    ready.wait()
+    {end}
+"""
+
+
+@pytest.mark.parametrize("end, code", [("os._exit(75)", 75), ("os.kill(os.getpid(), signal.SIGKILL)", -9)])
+def test_a_worker_ends_with_a_parent_that_had_no_time_to_end_it(tmp_path, end, code):
+    """`run` returns when nobody holds the output any more."""
+    (tmp_path / "script.py").write_text(ORPHANS.replace("{end}", end))
+    command = [sys.executable, str(tmp_path / "script.py")]
+    result = subprocess.run(command, capture_output=True, timeout=100, env=dict(os.environ, PYTHONPATH="."))
+    assert result.returncode == code, result.stderr
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_stream_end_with_a_process_that_is_killed(tmp_path):
+    end = """
+if __name__ == "__main__":
+    import os, signal
+    pipe = pipeline.Train(sources.open_source("digits"), "value_range(-1, 1)", batch_size=4, seed=0, workers=2)
+    stream = pipe.batches(0)
+    next(stream)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run(tmp_path, end).returncode == -9
+
+
 @pytest.mark.slow
 def test_a_guarded_script_may_work_in_a_process_it_spawned(tmp_path):
     end = """

@@ -1,6 +1,7 @@
 """Restarts on the documented codes only; several processes as one command: its lines, signals and exit code."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -131,6 +132,21 @@ def test_a_signal_reaches_every_process_once():
     group.send_signal(signal.SIGINT)
     out, _ = group.communicate(timeout=30)
     assert sorted(out.splitlines()) == ["[0] told", "[1] told"] and group.returncode == 143
+
+
+@pytest.mark.parametrize("left", ["sleep 300", "setsid sleep 300"])
+def test_what_outlives_a_process_and_holds_its_output_is_not_waited_for(left, tmp_path):
+    begun = time.monotonic()
+    group = processes(2, f'echo up; {left} & echo $! >>"{tmp_path}/pids"; exit 137', PROCESSES_PATIENCE="0.2")
+    out, err = group.communicate(timeout=30)
+    assert group.returncode == 137 and sorted(out.splitlines()) == ["[0] up", "[1] up"] and err == ""
+    assert time.monotonic() - begun < 15
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        if left.startswith("setsid"):  # of another group: it is left, and cleared away here
+            os.kill(pid, signal.SIGKILL)
+        else:
+            stat = pathlib.Path(f"/proc/{pid}/stat")
+            assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.parametrize(

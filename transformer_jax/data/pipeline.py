@@ -261,7 +261,7 @@ class Stream:
             each = grain.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, math.ceil(ahead / workers))
             )
-            dataset = dataset.mp_prefetch(each)
+            dataset = dataset.mp_prefetch(each, spawning.follow)
         self._per_batch = per_batch
         self._finish = finish
         self._copy = workers > 0

@@ -1,10 +1,13 @@
-"""What must hold before worker processes start: each of them imports the script that starts it."""
+"""What must hold before worker processes start, each of which imports the script that starts it, and how they end."""
 
 import ast
 import inspect
+import multiprocessing
 import os
 import sys
+import threading
 import types as python_types
+from multiprocessing import connection
 from pathlib import Path
 
 from transformer_jax import types
@@ -21,6 +24,22 @@ def prepare() -> None:
             f' line {line} of {main.__file__} does under `if __name__ == "__main__":`, or set data.workers=0.'
         )
     _mark_flags_parsed()
+
+
+def follow(index: int, count: int) -> None:
+    """In a worker, number `index` of `count`: it ends when its parent does, also one that was killed.
+
+    Else it would keep the output of the run open, and a launcher that reads it waiting. The end of a pipe says so: the
+    signal of Linux for it comes at the end of the thread that started the worker, which is not that of the process.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), name="parent", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _line_of(main: python_types.ModuleType) -> int | None:
