@@ -37,7 +37,9 @@ look() {  # look GROUP FIELD: of what is called NAME; ABSENT if it is not there,
 }
 
 state() { look tpu-vm state; }                       # READY, PREEMPTED, ...
-queued() { look queued-resources state.state; }      # ACTIVE, WAITING_FOR_RESOURCES, FAILED, ...
+queued() {                                           # ACTIVE, WAITING_FOR_RESOURCES, FAILED, ...
+  if [ "$QUEUE" = 0 ]; then printf ABSENT; else look queued-resources state.state; fi      # who may not use it is not asked
+}
 
 everywhere() { tpu tpu-vm ssh --worker=all --command="$1"; }
 
@@ -57,11 +59,16 @@ create() {
 
 wait_until_ready() {
   if [ -n "$dry" ]; then echo "# until 'launch/tpu_vm.sh status', every $POLL s, says that the machine is READY:"; return; fi
-  local now
+  local now waiting
   until now="$(state)"; [ "$now" = READY ]; do
-    case "$QUEUE,$(queued)" in 0,*) ;; *,FAILED | *,SUSPENDED)
-      printf '%s: the queued resource %s is %s: see launch/tpu_vm.sh status, then delete.\n' "$launcher" "$NAME" "$(queued)" >&2
-      exit 1 ;;
+    waiting="$(queued)"
+    case "$QUEUE,$now,$waiting" in
+      *,FAILED)
+        printf '%s: the queued resource %s is FAILED: see launch/tpu_vm.sh status, then delete.\n' "$launcher" "$NAME" >&2
+        exit 1 ;;
+      *,SUSPENDED | *,PREEMPTED,* | *,TERMINATED,* | 0,ABSENT,*)
+        printf '%s: %s was taken before it was ready.\n' "$launcher" "$NAME" >&2
+        exit 143 ;;
     esac
     printf '%s: %s is %s\n' "$launcher" "$NAME" "$now" >&2
     sleep "$POLL"
@@ -92,7 +99,11 @@ EXTRAS=tpu PYTHON="$(uv python find 3.12)" ./launch/local.sh --version'
 ensure() {  # a machine that is ready, with the code on it
   if [ -n "$dry" ]; then create; setup; return; fi
   local now waiting
-  now="$(state)" waiting="$(queued)"
+  while now="$(state)" waiting="$(queued)"; do
+    case "$now,$waiting" in DELETING,* | STOPPING,* | *,DELETING | *,SUSPENDING) ;; *) break ;; esac
+    printf '%s: %s is %s, its queued resource %s: nothing can be done before that has ended\n' "$launcher" "$NAME" "$now" "$waiting" >&2
+    sleep "$POLL"
+  done
   case "$now,$waiting" in
     READY,*) ;;
     UNKNOWN,* | *,UNKNOWN) exit 255 ;;               # gcloud has said why; nothing is created on a guess

@@ -98,6 +98,39 @@ def test_a_machine_that_waits_in_the_queue_is_waited_for(commands):
     assert done(commands) == ["scp", "ssh", "ssh"]
 
 
+@pytest.mark.parametrize("state", ["READY", "", "PREEMPTED"])
+def test_without_a_queue_it_is_not_asked_for(state, commands):
+    """Who may not use queued resources would be told that nothing is known, at every attempt."""
+    script = GCLOUD.replace('cat "$here/queued" 2>/dev/null || true', "exit 1")
+    assert attempt(commands, "exit 0", state=state, script=script, QUEUE="0").returncode == 0
+    assert not [call for call in commands.calls() if "queued-resources" in call]
+    assert done(commands)[-3:] == ["scp", "ssh", "ssh"]
+
+
+@pytest.mark.parametrize(
+    ("state", "queued"), [("DELETING", "DELETING"), ("READY", "SUSPENDING"), ("ABSENT", "DELETING"), ("STOPPING", "")]
+)
+def test_what_is_leaving_is_waited_for_and_not_deleted_again(state, queued, commands):
+    """At the third look it is gone."""
+    look = f"""
+looks="$here/looks"; echo x >>"$looks"; seen=$(wc -l <"$looks")
+case "$seen,$*" in
+  [1-4],*"queued-resources list"*) echo {queued}; exit ;;
+  [1-4],*"tpu-vm list"*) echo {state.replace("ABSENT", "")}; exit ;;
+  5,*) rm "$here/state" "$here/queued" ;;
+esac
+"""
+    assert attempt(commands, "exit 0", script=GCLOUD.replace("case", look + "case", 1)).returncode == 0
+    assert done(commands) == ["create", "scp", "ssh", "ssh"]
+
+
+@pytest.mark.parametrize(("queue", "gone"), [("1", "SUSPENDED"), ("0", "PREEMPTED"), ("0", "")])
+def test_a_machine_taken_before_it_is_ready_is_worth_a_restart(queue, gone, commands):
+    script = GCLOUD.replace("echo READY", f"echo {gone if queue == '0' else 'CREATING'}").replace("ACTIVE", gone)
+    found = attempt(commands, "exit 0", state="", script=script, QUEUE=queue)
+    assert found.returncode == exits.PREEMPTED and "was taken before it was ready" in found.stderr
+
+
 def test_nothing_is_created_when_gcloud_cannot_say_what_is_there(commands):
     (commands.path / "broken").touch()
     assert attempt(commands, "exit 0", state="").returncode == exits.PEER_LOST  # worth another attempt
