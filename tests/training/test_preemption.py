@@ -43,13 +43,54 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def test_the_second_signal_acts_as_it_always_did(interruptible):
+def test_the_second_signal_acts_as_it_always_did(interruptible, monkeypatch):
+    monkeypatch.setattr(preemption, "SAME", 0.0)
     with preemption.listen():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
+
+
+def test_signals_at_the_same_time_are_one_request(interruptible, monkeypatch):
+    """As of a scheduler and the launcher under it, which both signal the process."""
+    monkeypatch.setattr(preemption, "SAME", 0.3)
+    with preemption.listen() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+        assert stop()
+        time.sleep(0.3)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+def test_a_repeated_signal_interrupts_what_a_request_interrupts_once(interruptible):
+    with preemption.listen() as stop:
+        with pytest.raises(preemption.Preempted), stop.interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # a save goes on
+        with pytest.raises(preemption.Preempted):
+            stop.check()
+
+
+def test_an_interruption_that_comes_out_as_another_error_is_one_all_the_same():
+    """A signal inside `Condition.wait` can leave its lock released, and `with` releases it again."""
+    stop = preemption.Stop()
+    with pytest.raises(preemption.Preempted), stop.interruptible():
+        try:
+            stop.request()
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+
+def test_an_error_of_what_may_be_interrupted_stays_what_it_is():
+    with pytest.raises(ValueError, match="a bad image"), preemption.Stop().interruptible():
+        raise ValueError("a bad image")
 
 
 def test_handlers_are_put_back():
@@ -77,7 +118,8 @@ def test_it_is_no_exception_that_careless_code_swallows():
     assert preemption.Preempted().code == 143
 
 
-def test_within_another_it_is_the_same_request_and_the_second_signal_still_stops_at_once(interruptible):
+def test_within_another_it_is_the_same_request_and_the_second_signal_still_stops_at_once(interruptible, monkeypatch):
+    monkeypatch.setattr(preemption, "SAME", 0.0)
     with preemption.listen() as outer:
         with preemption.listen() as inner:
             assert inner is outer

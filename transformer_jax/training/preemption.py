@@ -1,7 +1,8 @@
 """SIGTERM and Ctrl-C: save where the run stands, then leave with exit code 143.
 
 A signal only raises a flag; the loop polls it where the state is whole. Where nothing can be lost (waiting for data,
-evaluating) it also interrupts: `with stop.interruptible():`. A second signal ends the process at once.
+evaluating) it also interrupts: `with stop.interruptible():`. A second signal ends the process at once, but not within
+`SAME` seconds of the first: a scheduler and the launcher under it both pass on the one request.
 
 Of several processes any may get the signal. All poll at the same places, and agree on the poll where all stop; nothing
 interrupts there, for the others could not know.
@@ -11,10 +12,14 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 
 from transformer_jax.training import exits, stopping
+
+SAME = 5.0
+"""Seconds from the first signal in which others are the same request."""
 
 
 class Preempted(SystemExit):
@@ -59,11 +64,18 @@ class Stop:
 
     @contextlib.contextmanager
     def interruptible(self) -> Generator[None, None, None]:
-        """Within this context a signal raises `Preempted` at once, wherever the main thread is."""
+        """Within this context a signal raises `Preempted` at once, wherever the main thread is.
+
+        That may be inside a lock of somebody's queue, and come out as another error: that counts as `Preempted`.
+        """
         self._interrupts = True  # before the check: a signal between the two must not be lost
         try:
             self.check()
             yield
+        except Exception as error:
+            if self._requested:
+                raise Preempted from error
+            raise
         finally:
             self._interrupts = False
 
@@ -97,7 +109,7 @@ _active: Stop | None = None
 
 @contextlib.contextmanager
 def listen(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> Generator[Stop, None, None]:
-    """Within this context the first of `signals` is a request to stop; the next one acts as it always did.
+    """Within this context the first of `signals` is a request to stop; one after `SAME` seconds acts as it always did.
 
     Within another such context it is that one's. Outside the main thread, where Python allows no handlers, nothing is
     installed.
@@ -112,11 +124,18 @@ def listen(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) 
     with stopping.agreement() as others:
         stop = Stop() if others is None else Together(others)
 
+        first: list[float] = []
+
         def handle(number: int, frame: FrameType | None) -> None:
-            restore()
+            if first:
+                if time.monotonic() - first[0] >= SAME:
+                    restore()
+                    signal.raise_signal(number)
+                return
+            first.append(time.monotonic())
             text = (
                 f"\n{signal.Signals(number).name}: stopping at the end of this step, after a save."
-                " Once more: stop now.\n"
+                f" Once more after {SAME:g} s: stop now.\n"
             )
             os.write(2, text.encode())
             stop.request()
