@@ -1,6 +1,7 @@
 """Order and augmentation are arithmetic; evaluation counts exactly N; streams close cleanly."""
 
 import collections
+import errno
 import itertools
 import logging
 import pickle
@@ -283,6 +284,35 @@ def test_evaluation_masks_a_skipped_image(in_memory):
     for _ in range(2):
         batch = _joined(list(pipe))
         assert batch["mask"].tolist() == [i != 3 and i < 10 for i in range(12)] and pipe.skipped == 1
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("on_bad_image", ["raise", "skip"])
+def test_what_a_disk_fails_to_read_is_read_again_and_never_skipped(in_memory, on_bad_image, monkeypatch):
+    """Two processes that hold the same rows must not train on different images because a disk of one failed."""
+    monkeypatch.setattr(loading, "_PAUSES", (0.001, 0.001))
+    failures = []
+
+    class Failing(Files):
+        def __getitem__(self, index):
+            if index == 3 and failures:
+                raise failures.pop()
+            return super().__getitem__(index)
+
+    source, options = Failing(10), dict(batch_size=10, on_bad_image=on_bad_image, threads=1)
+    source.in_memory = in_memory
+    good = _joined(_take(_train(source, "decode(1) | resize(6)", **options), 1))
+    failures += [OSError(errno.EIO, "Input/output error", "3.png")] * 2
+    _same(_joined(_take(_train(source, "decode(1) | resize(6)", **options), 1)), good)
+    assert not failures
+    for error, tries in [
+        (OSError(errno.EIO, "Input/output error", "3.png"), 3),
+        (PermissionError(errno.EACCES, "No", "3.png"), 1),
+    ]:
+        failures[:] = [error] * 10
+        with pytest.raises(types.InputError, match="example 3 of 'files train' is not: 3.png: "):
+            _take(_train(source, "decode(1) | resize(6)", **options), 1)
+        assert 10 - len(failures) >= tries
 
 
 def test_a_source_without_one_good_image_is_an_error():

@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Int64
 
 from transformer_jax import paths, types
-from transformer_jax.data import decoding
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test", "testing")}
@@ -84,11 +83,7 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = os.path.join(self._root, self._files[index])
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise decoding.BadImage(f"{path}: {error.strerror}") from error
-        return {"image": data, "label": int(self._labels[index]), "id": path}
+        return {"image": Path(path).read_bytes(), "label": int(self._labels[index]), "id": path}
 
     def labels(self) -> Int64[np.ndarray, " batch"]:
         return self._labels

@@ -6,6 +6,7 @@ then run on whole batches. The outcome is the same as example by example, to the
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from transformer_jax import types
 from transformer_jax.data import decoding, field_ops, image_ops, operation, order, sources, views
 
 CACHE_BYTES = 1 << 30
+_PAUSES = (0.1, 1.0, 5.0)
+"""Seconds before a file that could not be read is tried again: file systems of a network have such moments."""
 SKIPPED = "_skipped"
 ID = "_id"
 Draw = tuple[int, int]
@@ -151,17 +154,36 @@ class Loader:
             )
         return _numbers(example)
 
+    def _raw(self, index: int) -> dict[str, Any]:
+        """The example as the source has it.
+
+        One that cannot be read is an error even where bad images are skipped: another process may read it, and hold
+        other rows than this one in the same place.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                return self.source[index]
+            except OSError as error:
+                if pause is None or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+                    reason = f"{error.filename}: {error.strerror}" if error.filename else error
+                    raise types.InputError(
+                        f"Every example must be readable: example {index} of {self.source.name!r} is not: {reason}."
+                        " Mend the file or its disk, or remove it; the same command continues."
+                    ) from error
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
     def _good(self, index: int, run: Any, given: dict[str, Any] | None = None) -> tuple[dict[str, Any], int]:
         """(`run` of the example, 0), or of the next good one with the number of bad ones on the way."""
         for skipped in range(len(self.source)):
             at = (index + skipped) % len(self.source)
             try:
-                raw = given if given is not None and skipped == 0 else self.source[at]
+                raw = given if given is not None and skipped == 0 else self._raw(at)
                 try:
                     return run(raw), skipped
                 except decoding.BadImage as error:
                     raise decoding.BadImage(f"{raw.get('id', '')}: {error}") from error
-            except (decoding.BadImage, OSError) as error:
+            except decoding.BadImage as error:
                 message = f"Bad image, example {at} of {self.source.name!r}: {error}"
                 if not self.skip_bad:
                     raise types.InputError(f'{message}. Mend or remove it, or set on_bad_image="skip".') from error

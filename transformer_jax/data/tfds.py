@@ -108,6 +108,8 @@ class TfdsSource:
         try:
             records = self._records.__getitems__([int(index) for index in indices])
             parsed = [self._features.deserialize_example_np(record, decoders=self._decoders) for record in records]
+        except OSError:
+            raise
         except Exception as error:
             raise decoding.BadImage(f"record {min(indices)} of {self.name}: {error}") from error
         return [self._example(index, example) for index, example in zip(indices, parsed, strict=True)]
