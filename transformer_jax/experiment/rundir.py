@@ -1,7 +1,6 @@
 """What a run writes about itself: its configuration, where it ran, its numbers."""
 
 import contextlib
-import fcntl
 import functools
 import math
 import secrets
@@ -11,17 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from transformer_jax import config, types
+from transformer_jax.experiment import lock
 from transformer_jax.experiment import setup as setups
 from transformer_jax.metrics import flops
 from transformer_jax.parallel import multihost, together
 from transformer_jax.training import failures, goodput, journal, provenance, reporting
 
 CONFIG = "config.json"
-LOCK = ".lock"
 TOKEN = ".processes"
 """What the first process writes at the start, for the others to see."""
 _SEEN_WITHIN = 20.0  # seconds: file systems of a network show a new file late
@@ -43,25 +43,10 @@ def alone(folder: Path) -> Generator[None, None, None]:
     All processes of a run share it: the first one holds the lock, and the others must see what it writes.
     """
     with contextlib.ExitStack() as held:
-        together.by_first(lambda: _lock(folder, held))
+        together.by_first(lambda: lock.hold(folder, held))
         if multihost.count() > 1:
             _require_shared(folder)
         yield
-
-
-def _lock(folder: Path, held: contextlib.ExitStack) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = held.enter_context((folder / LOCK).open("w"))
-    except OSError as error:
-        raise types.InputError(f"--workdir must be a directory one can write to: {folder}: {error.strerror}.") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise types.InputError(
-            f"One run trains in a run directory: another one is at work in {folder}. Wait for it, or choose"
-            " another --workdir."
-        ) from None
 
 
 def _require_shared(folder: Path) -> None:
@@ -136,9 +121,8 @@ class Numbers:
                 writers.append(reporting.TensorBoard(folder / "tensorboard", keep_until=until))
                 writers.append(self._bar or reporting.Console())
         self._writers = reporting.Writers(writers)
-        for line in together.by_first(lambda: reporting.read(folder / reporting.METRICS)):
-            # A run that was finished before has its numbers here.
-            self._last.values.update({name: value for name, value in line.items() if name not in ("step", "wall")})
+        # A run that was finished before has its numbers in the file.
+        self._last.values.update(together.by_first(lambda: _last_values(folder / reporting.METRICS)))
 
     def journal(self, setup: setups.Setup, spent: goodput.Goodput) -> journal.Journal:
         """The journal of the loop, writing here."""
@@ -171,6 +155,14 @@ class Numbers:
     def close(self) -> None:
         """End every writer."""
         self._writers.close()
+
+
+def _last_values(file: Path) -> dict[str, Any]:
+    """The last value of every metric in a metrics file: little, whatever the length of the run."""
+    found: dict[str, Any] = {}
+    for line in reporting.read(file):
+        found.update({name: value for name, value in line.items() if name not in ("step", "wall")})
+    return found
 
 
 def _everywhere(reader: int, own: int) -> int:
