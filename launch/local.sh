@@ -5,17 +5,22 @@
 #   ./launch/local.sh --procs 2 --devices 4 [--restarts K] VERB ...
 #                                                   as a cluster on this machine: 2 processes of 4 CPU devices each, every line
 #                                                   with its process; restarted together at most K times (launch/supervise.sh)
-#   PYTHON=python3.12 ./launch/local.sh ...         another interpreter
-#   EXTRAS=dev,cuda ./launch/local.sh ...           other extras of pyproject.toml (default: none; `test` adds dev and images)
+#   ./launch/local.sh --dry-run ...                 print what would be installed and run, do nothing
+# Variables: PYTHON=python3 (another interpreter), VENV=.venv (another folder for the environment),
+#   EXTRAS= (other extras of pyproject.toml, for example dev,cuda; `test` adds dev and images)
 set -euo pipefail
+launcher=launch/local.sh
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=launch/require.sh
+source "$root/launch/require.sh"
 venv="${VENV:-$root/.venv}"
 case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
 say() { printf 'launch/local.sh: %s\n' "$*" >&2; }
 
-procs="" devices="" restarts=""
+procs="" devices="" restarts="" dry=""
 while :; do
   case "${1:-}" in
+    --dry-run) dry=1; shift; continue ;;
     --procs=* | --devices=* | --restarts=*) name="${1%%=*}" value="${1#*=}" ;;
     --procs | --devices | --restarts) name="$1" value="${2:-}"; if [ $# -gt 1 ]; then shift; fi ;;
     *) break ;;
@@ -33,7 +38,7 @@ if [ -n "$procs$devices" ]; then
   esac
 fi
 case "$verb" in
-  "" | -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; [ -n "$verb" ] && exit 0 || exit 2 ;;
+  "" | -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; [ -n "$verb" ] && exit 0 || exit 2 ;;
 esac
 
 extras="${EXTRAS:-}"
@@ -62,7 +67,11 @@ make_venv() {
   fi
 }
 
-if [ ! -x "$venv/bin/python" ] || ! have; then
+if [ -n "$dry" ]; then
+  if [ ! -x "$venv/bin/python" ] || ! have; then
+    echo "# installs transformer-jax${extras:+[$extras]} into $venv with ${PYTHON:-python3}, as constraints.txt has it"
+  fi
+elif [ ! -x "$venv/bin/python" ] || ! have; then
   make_venv
   target="$root${extras:+[$extras]}"
   say "installing transformer-jax${extras:+[$extras]} into ${venv#"$root"/}"
@@ -78,21 +87,23 @@ if [ ! -x "$venv/bin/python" ] || ! have; then
   say "installed"
 fi
 
+finish() { if [ -n "$dry" ]; then run "$@"; exit 0; else exec "$@"; fi; }
+
 if [ "$verb" = test ]; then
   shift
   cd "$root"
   bin="$venv/bin"
   say "ruff, ty"
-  "$bin/ruff" check --quiet .
-  "$bin/ruff" format --quiet --check .
-  "$bin/ty" check --quiet
+  run "$bin/ruff" check --quiet .
+  run "$bin/ruff" format --quiet --check .
+  run "$bin/ty" check --quiet
   say "pytest"
-  exec "$bin/python" -m pytest --numprocesses "${PROCESSES:-2}" --dist worksteal -m "${MARK:-not slow and not nightly}" "$@"
+  finish "$bin/python" -m pytest --numprocesses "${PROCESSES:-2}" --dist worksteal -m "${MARK:-not slow and not nightly}" "$@"
 fi
 set -- "$venv/bin/transformer-jax" "$@"
 if [ -n "$procs$devices" ]; then
-  export PYTHON="$venv/bin/python"
+  export PYTHON="$venv/bin/python"     # chooses the port
   set -- "$root/launch/processes.sh" "${procs:-1}" "${devices:-1}" "$@"
 fi
 if [ -n "$restarts" ]; then set -- "$root/launch/supervise.sh" --restarts "$restarts" -- "$@"; fi
-exec "$@"
+finish "$@"

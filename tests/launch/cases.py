@@ -27,6 +27,7 @@ class Case:
 TPU = {"NAME": "l16", "ZONE": "us-west4-a", "ACCELERATOR": "v5litepod-16", "RUNTIME": "v2-alpha-tpuv5-lite"}
 GKE = {"NAME": "l16", "IMAGE": "registry.example/vit:tpu", "CLAIM": "runs"}
 TPU_SLICE = {"ACCELERATOR": "tpu-v5-lite-podslice", "TOPOLOGY": "4x4", "CHIPS": "4"}
+LOCAL = {"VENV": "/nonexistent/venv"}  # not this checkout's: what is printed must not depend on what is installed
 SLURM = {"NODES": "2", "GPUS_PER_NODE": "8", "TIME": "12:00:00"}
 
 CASES = {
@@ -48,6 +49,11 @@ CASES = {
         GKE | {"ACCELERATOR": "nvidia-h100-80gb", "NODES": "2", "GPUS_PER_NODE": "8"},
     ),
     "gke_image": Case("gke/train.sh", ["image"], {"IMAGE": "registry.example/vit:tpu", "EXTRAS": "tpu"}),
+    "local": Case("local.sh", ["train", *TRAIN], LOCAL, []),
+    "local_procs": Case(
+        "local.sh", ["--procs", "2", "--devices=4", "--restarts", "3", "train", *TRAIN], LOCAL | {"EXTRAS": "dev"}, []
+    ),
+    "local_test": Case("local.sh", ["test", "-k", "two words"], LOCAL, []),
     "skypilot": Case("skypilot.sh", TRAIN, {"BUCKET": "gs://runs", "ACCELERATORS": "H100:8"}),
 }
 

@@ -1,5 +1,6 @@
 """Every launcher: clean shell, the same last line, a dry run that does nothing, and a clear word on what is missing."""
 
+import hashlib
 import pathlib
 import shlex
 import shutil
@@ -32,6 +33,21 @@ def test_a_dry_run_prints_what_would_be_done_and_does_none_of_it(name, commands)
     assert result.returncode == 0, result.stderr
     assert commands.calls() == []
     assert cases.printed(name) == (cases.GOLDEN / f"{name}.txt").read_text()  # python -m tests.golden.make_launch
+
+
+def test_a_dry_run_on_this_machine_makes_no_environment_and_prints_none_that_is_there(tmp_path):
+    venv = tmp_path / "venv"
+    result = cases.call(cases.CASES["local"], dry=True, VENV=str(venv), PYTHON="/nonexistent/python")
+    assert result.returncode == 0 and not venv.exists()
+    assert result.stdout.startswith(f"# installs transformer-jax into {venv} with /nonexistent/python")
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    files = b"".join((cases.ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    (venv / ".installed").write_text(
+        hashlib.sha256(files + b"\n").hexdigest() + " []\n"
+    )  # no PYTHON is named: a line end
+    result = cases.call(cases.CASES["local"], dry=True, VENV=str(venv))
+    assert result.stdout == f"{venv}/bin/transformer-jax train {' '.join(cases.TRAIN)}\n"
 
 
 def test_every_dry_run_has_its_golden():
