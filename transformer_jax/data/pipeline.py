@@ -10,14 +10,13 @@ import contextlib
 import functools
 import math
 import os
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from transformer_jax import types
-from transformer_jax.data import field_ops, loading, operation, ops, order, sources, spawning
+from transformer_jax.data import field_ops, loading, operation, ops, order, sources, streams
 
 _CHUNK = 16
 """At most so many examples of a source on disk are one thread's errand."""
@@ -92,8 +91,10 @@ class _Pipeline:
     def _blocks(self) -> "_Blocks":
         return _Blocks(self.batch_size, self.process, self._chunk_size)
 
-    def _stream(self, chunks: Callable[[int], Batch], length: int, *, finish: Callable[[Batch], Batch]) -> "Stream":
-        return Stream(
+    def _stream(
+        self, chunks: Callable[[int], Batch], length: int, *, finish: Callable[[Batch], Batch]
+    ) -> streams.Stream:
+        return streams.Stream(
             chunks,
             length,
             finish=finish,
@@ -154,7 +155,7 @@ class Train(_Pipeline):
         )
         self._order = order.Order(len(source), seed=seed, shuffle=shuffle)
 
-    def batches(self, start: int = 0) -> "Stream":
+    def batches(self, start: int = 0) -> streams.Stream:
         """Batches of this process from global position `start` on. Close the stream to end its threads."""
         chunks = _TrainChunks(self._loader, self._order, start, self._blocks)
         return self._stream(chunks, _ENDLESS, finish=self._told)
@@ -232,64 +233,6 @@ class _EvaluateChunks:
 def _padded(values: np.ndarray, size: int) -> np.ndarray:
     padding = np.zeros((size - len(values), *values.shape[1:]), values.dtype)
     return np.concatenate([values, padding])
-
-
-class Stream:
-    """Chunks 0, 1, 2 ... computed ahead by Grain and joined into batches."""
-
-    def __init__(
-        self,
-        chunks: Callable[[int], Batch],
-        length: int,
-        *,
-        finish: Callable[[Batch], Batch],
-        per_batch: int,
-        threads: int,
-        workers: int,
-        prefetch: int,
-    ):
-        import grain
-
-        ahead = max(prefetch * per_batch, 1)
-        options = grain.ReadOptions(
-            num_threads=min(threads, ahead) if prefetch else 0,
-            prefetch_buffer_size=ahead if threads and prefetch else 0,
-        )
-        dataset = grain.MapDataset.range(length).map(chunks).to_iter_dataset(options)
-        if workers:
-            spawning.prepare()
-            each = grain.MultiprocessingOptions(
-                num_workers=workers, per_worker_buffer_size=max(1, math.ceil(ahead / workers))
-            )
-            dataset = dataset.mp_prefetch(each, spawning.follow)
-        self._per_batch = per_batch
-        self._finish = finish
-        self._copy = workers > 0
-        self._open = [iter(dataset)]
-        # At the latest when the program ends, while there still is an interpreter to end threads and processes in.
-        self._end = weakref.finalize(self, _close, self._open)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        if not self._open:
-            raise ValueError("This stream is closed. Ask the pipeline for another.")
-        source = self._open[0]
-        chunks = [next(source) for _ in range(self._per_batch)]
-        if len(chunks) == 1 and not self._copy:
-            return self._finish(chunks[0])
-        return self._finish({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
-
-    def close(self) -> None:
-        """Stops reading ahead: threads end after the chunk they are at, worker processes now."""
-        self._end()
-
-
-def _close(opened: list[Any]) -> None:
-    """Closes the iterator and lets go of it: Grain closes again when it is collected, which must not be at the exit."""
-    while opened:
-        opened.pop().close()
 
 
 def _cores() -> int:
