@@ -3,7 +3,8 @@
 #   launch/supervise.sh [--restarts K] [--workdir DIR] [--pause SECONDS] -- COMMAND...
 # It is started again, at most K times (default 10), after 75 (hung), 134 (a peer died), 137 (killed) and 143 (preempted
 # and saved); every other code is final, and so is a SIGTERM or Ctrl-C to the supervisor, which it passes on. Two restarts
-# without a new checkpoint under DIR (default: what --workdir of the command says) are the end too: the third would be like them.
+# that leave no new checkpoint and no new outcome.json of a run under DIR (default: what --workdir of the command says) are
+# the end too: the third would be like them. A preemption (143) says nothing about the command and is not one of the two.
 # Exits with the code of the last attempt.
 set -uo pipefail
 say() { printf 'launch/supervise.sh: %s\n' "$*" >&2; }
@@ -16,7 +17,7 @@ while [ $# -gt 0 ]; do
     --restarts) restarts="${2:-}"; shift ;;
     --workdir) workdir="${2:-}"; shift ;;
     --pause) pause="${2:-}"; shift ;;
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     --) shift; break ;;
     *) refuse "options end with --, then comes the command; '$1' is not an option. Example: launch/supervise.sh --restarts 3 -- COMMAND" ;;
   esac
@@ -38,10 +39,12 @@ if [ -z "$workdir" ]; then
   done
 fi
 
-# checkpoints: what is saved, as one line that changes with every new checkpoint; empty where the folder is not visible from here.
-checkpoints() {
+# reached: what is saved, as one line that changes with every new checkpoint and with every run of a protocol that is over,
+# whether it kept a checkpoint or not; empty where the folder is not visible from here.
+reached() {
   [ -n "$workdir" ] && [ -d "$workdir" ] || return 0
-  find "$workdir" -type d -path '*/checkpoints/*' -prune -name '[0-9]*' ! -name '*[!0-9]*' 2>/dev/null | sort | cksum
+  find "$workdir" \( -type d -path '*/checkpoints/*' -prune -name '[0-9]*' ! -name '*[!0-9]*' -print \) \
+    -o \( -name outcome.json -print \) 2>/dev/null | sort | cksum
 }
 
 told="" child=""
@@ -54,7 +57,7 @@ trap 'pass_on SIGHUP' HUP
 set -m      # the command gets its own process group: Ctrl-C reaches it once, through the trap
 attempt=0 fruitless=0
 while :; do
-  before="$(checkpoints)"
+  before="$(reached)"
   "$@" &
   child=$!
   [ -z "$told" ] || kill -TERM "$child" 2>/dev/null     # told between two attempts
@@ -69,8 +72,12 @@ while :; do
   child=""
   if [ -n "$told" ]; then say "$told: the command ended with $code and is not started again."; exit "$code"; fi
   case " $restartable " in *" $code "*) ;; *) exit "$code" ;; esac
-  after="$(checkpoints)"
-  if [ "$attempt" -gt 0 ] && [ -n "$after" ] && [ "$before" = "$after" ]; then fruitless=$((fruitless + 1)); else fruitless=0; fi
+  after="$(reached)"
+  if [ -z "$after" ] || [ "$before" != "$after" ]; then
+    fruitless=0
+  elif [ "$attempt" -gt 0 ] && [ "$code" -ne 143 ]; then
+    fruitless=$((fruitless + 1))
+  fi
   if [ "$fruitless" -ge 2 ]; then
     say "ended with $code; the last two restarts brought no new checkpoint under $workdir: given up. Its output above says what stops it."
     exit "$code"

@@ -63,6 +63,24 @@ def test_with_a_new_checkpoint_the_restarts_go_on(tmp_path):
     assert found.returncode == 134 and "no restart is left of 4" in found.stderr
 
 
+def test_a_run_that_is_over_is_progress_without_a_checkpoint(tmp_path):
+    """As the runs are with which a protocol chooses its settings."""
+    code = f'mkdir -p "{tmp_path}/run/tune/$$"; echo 1 >"{tmp_path}/run/tune/$$/outcome.json"; exit 134'
+    found = supervise("--restarts", 4, "--", "sh", "-c", code, "sh", f"--workdir={tmp_path}/run")
+    assert found.returncode == 134 and "no restart is left of 4" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "codes, runs", [([143] * 9, 6), ([75, 143, 143, 75, 143, 75, 0], 6), ([143, 75, 143, 75, 0], 4)]
+)
+def test_a_preemption_is_no_restart_in_vain(codes, runs, attempts, tmp_path):
+    script, count = attempts
+    (tmp_path / "run").mkdir()
+    found = supervise("--restarts", 5, "--", "bash", script, *codes, "--workdir", tmp_path / "run")
+    assert count() == runs and found.returncode == codes[runs - 1]
+    assert ("given up" in found.stderr) == (75 in codes)
+
+
 def test_a_supervisor_that_is_told_to_stop_passes_it_on_and_starts_nothing(tmp_path):
     code = f'trap "exit 143" TERM; echo x >>"{tmp_path}/log"; while :; do sleep 0.05; done'
     process = subprocess.Popen([LAUNCH / "supervise.sh", "--", "bash", "-c", code], stderr=subprocess.PIPE, text=True)
