@@ -5,9 +5,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from transformer_jax.training import checkpoint, goodput, preemption, reporting
+from transformer_jax.training import checkpoint, goodput, journal, preemption, reporting, state
 
 from . import small_run
 
@@ -147,6 +148,15 @@ def test_the_file_is_written_at_most_once_a_second(tmp_path):
     assert json.loads((tmp_path / "g").read_text())["step"] in (20, 21, 22)
     spent.leave(30, now=True)
     assert json.loads((tmp_path / "g").read_text())["step"] == 30
+
+
+def test_a_run_writes_it_between_the_lines_of_its_metrics_too(tmp_path):
+    clock, spent = begun(tmp_path / "g")
+    log = journal.Journal(reporting.Writers([]), total_steps=200, batch_size=8, every=100, goodput=spent)
+    for step in range(1, 41):
+        clock.at += 0.25
+        log.step(state.Clock(step, 8 * step), {"loss": np.float32(1)}, 0.1)
+    assert json.loads((tmp_path / "g").read_text())["step"] >= 36  # of 39 whose metrics were read, four a second
 
 
 def test_a_run_keeps_it_in_its_checkpoints_and_in_its_metrics(tmp_path):

@@ -164,6 +164,7 @@ class Journal:
         if due or skipped:
             values = values if due else jax.device_get(metrics)
             self._write(record.step, values, known)
+        self.goodput.leave(record.step)
 
     def evaluation(self, step: int, scores: Mapping[str, float]) -> None:
         """Reports the results of the evaluators."""
@@ -178,7 +179,6 @@ class Journal:
         bad = self.skipped(known[_SKIPPED])
         counted = {name: value for name, value in known.items() if name != _SKIPPED} | ({_SKIPPED: bad} if bad else {})
         self._writer.write(number, {**line, **counted, **self._pace(number), **self._share()})
-        self.goodput.leave(number)
         self._restart()
 
     def _share(self) -> dict[str, float]:
