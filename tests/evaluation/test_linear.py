@@ -60,6 +60,8 @@ def test_single_examples_cannot_be_set_aside():
 def test_it_stops():
     evaluator = _evaluator(*_digits())
     assert evaluator(fakes.FACTOR, stop=lambda: evaluator.test.started >= 2) == {}
+    evaluator, polls = _evaluator(*_digits()), []
+    assert evaluator(fakes.FACTOR, stop=lambda: polls.append(0) or len(polls) > 50) == {} and len(polls) == 51
 
 
 def test_probabilities_are_softmax():

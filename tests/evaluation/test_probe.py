@@ -108,3 +108,23 @@ def test_logits_of_all_examples_are_never_in_memory():
     finally:
         tracemalloc.stop()
     assert peak < 0.6 * 20_000 * 500 * 8  # it was six times all of them
+
+
+@pytest.mark.parametrize("iterations", [1, 37, 1000])
+def test_every_fit_asks_as_often_whether_to_stop_however_many_iterations_it_takes(iterations):
+    """The processes of a run count how often they were asked, and stop where none is past it."""
+    pixels, labels = _digits()
+    asked, options = [], dict(classes=10, iterations=iterations)
+
+    def stop_at(last):
+        asked.clear()
+        return lambda: asked.append(0) or len(asked) == last
+
+    probe.train(pixels[:50], labels[:50], l2=10.0, stop=stop_at(None), **options)
+    assert len(asked) == probe._POLLS
+    for last in (1, probe._POLLS + 3):
+        with pytest.raises(probe.Stopped):
+            probe.fit(
+                pixels[:50], labels[:50], pixels[50:90], labels[50:90], l2=(1.0, 10.0), stop=stop_at(last), **options
+            )
+        assert len(asked) == last

@@ -40,10 +40,11 @@ class Linear(features.Judge):
         classes = int(max(np.max(train.labels), np.max(test.labels))) + 1
         dev = set_aside(train.labels, self.held_out)
         kept, judged = (features.Features(train.features[rows], train.labels[rows]) for rows in (~dev, dev))
-        chosen = probe.fit(*kept, *judged, classes=classes, l2=self.l2)
-        if stop():
+        try:
+            chosen = probe.fit(*kept, *judged, classes=classes, l2=self.l2, stop=stop)
+            final = probe.train(*train, classes=classes, l2=chosen.l2, start=chosen.probe, stop=stop)
+        except probe.Stopped:
             return None
-        final = probe.train(*train, classes=classes, l2=chosen.l2, start=chosen.probe)
         found = final.decide(*test)
         top1, loss = (found["predicted"] == test.labels).mean(), found["loss"].mean(dtype=np.float64)
         numbers = {"top1": float(top1), "loss": float(loss)}

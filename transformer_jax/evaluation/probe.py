@@ -4,8 +4,10 @@ Convex and fitted to all examples at once, so it has no learning rate, no seed a
 one number comes out.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import numpy as np
 import scipy.optimize
@@ -17,6 +19,8 @@ from transformer_jax import types
 from transformer_jax.evaluation import ridge
 
 _SMALL = 1 << 26  # multiplications; below that, threads of the linear algebra wait more than they work
+_POLLS = 20
+"""How often a fit asks whether to stop: as often on every process, however many iterations each needs."""
 _NUMBERS = 1 << 19
 """Of a matrix of examples that is in memory at a time, in float64."""
 _KEPT = 1 << 27
@@ -59,6 +63,10 @@ class Probe:
         return {"top1": float(top1), "loss": float(loss)}
 
 
+class Stopped(Exception):
+    """A fit was asked to stop: there is nothing to return."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """The penalty that was best on the held-out split, its probe, and what every penalty scored there."""
@@ -77,13 +85,14 @@ def fit(
     classes: int,
     l2: Sequence[float] = L2,
     iterations: int = 1000,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Fit:
     """A probe for each penalty, strongest first, each starting from the one before; the most accurate on the held-out
-    split, on a tie the one of lower loss."""
+    split, on a tie the one of lower loss. Raises `Stopped` when asked to stop."""
     probes, scores = {}, {}
     start = None
     for penalty in sorted(l2, reverse=True):
-        start = train(features, labels, classes=classes, l2=penalty, start=start, iterations=iterations)
+        start = train(features, labels, classes=classes, l2=penalty, start=start, iterations=iterations, stop=stop)
         probes[penalty], scores[penalty] = start, start.measure(dev_features, dev_labels)
     best = max(scores, key=lambda penalty: (scores[penalty]["top1"], -scores[penalty]["loss"]))
     return Fit(best, probes[best], scores)
@@ -97,8 +106,12 @@ def train(
     l2: float,
     start: Probe | None = None,
     iterations: int = 1000,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Probe:
-    """The minimum of `mean cross-entropy + l2 / 2 |kernel|^2` by L-BFGS, features standardised, the bias free."""
+    """The minimum of `mean cross-entropy + l2 / 2 |kernel|^2` by L-BFGS, features standardised, the bias free.
+
+    Raises `Stopped` when `stop()` became true; it is called as often on every process.
+    """
     if len(labels) == 0 or not 0 <= labels.min() <= labels.max() < classes:
         raise types.InputError(f"A probe needs labels from 0 to {classes - 1}: it got {_extent(labels)}.")
     scaling = ridge.Scaling.of(features)
@@ -106,9 +119,32 @@ def train(
     at = np.zeros(objective.shape) if start is None else np.concatenate([start.kernel, start.bias[None]])
     options = {"maxiter": iterations, "gtol": 1e-6, "ftol": 1e-12}
     with threadpoolctl.threadpool_limits(1 if features.size * classes < _SMALL else None):
-        found = scipy.optimize.minimize(objective, at.ravel(), jac=True, method="L-BFGS-B", options=options)
+        with _asking(stop, iterations) as ask:
+            found = scipy.optimize.minimize(
+                objective, at.ravel(), jac=True, method="L-BFGS-B", options=options, callback=ask
+            )
     kernel, bias = np.split(found.x.reshape(objective.shape), [-1])
     return Probe(scaling, kernel, bias[0])
+
+
+@contextlib.contextmanager
+def _asking(stop: Callable[[], bool], iterations: int) -> Generator[Callable[[np.ndarray], None], None, None]:
+    """What is called after every iteration, and now and then asks. Whoever needs fewer asks the rest at the end: the
+    processes of a run count how often they were asked, and machines that round otherwise need not iterate alike."""
+    left, every, taken = _POLLS, -(-iterations // _POLLS) or 1, itertools.count(1)
+
+    def ask(_: np.ndarray) -> None:
+        nonlocal left
+        if next(taken) % every == 0 and left:
+            left -= 1
+            if stop():
+                raise Stopped
+
+    yield ask
+    while left:
+        left -= 1
+        if stop():
+            raise Stopped
 
 
 class _Objective:

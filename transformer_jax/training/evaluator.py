@@ -6,7 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from transformer_jax.training import preemption, state
+from transformer_jax.parallel import multihost
+from transformer_jax.training import preemption, state, watchdog
 
 
 @runtime_checkable
@@ -42,7 +43,15 @@ def run(scheduled: Sequence[Scheduled], current: state.TrainState, stop: preempt
         params = current.average if item.average and current.average is not None else current.params
         # Reading results back is what an evaluator is for; inputs still have to be placed on purpose.
         with stop.interruptible(), jax.transfer_guard_device_to_host("allow"):
-            result = item.evaluator(params, stop=stop)
-        stop.check()
-        scores.update({f"{item.evaluator.name}/{metric}": float(value) for metric, value in result.items()})
+            found = judged(item.evaluator, params, stop)
+        scores.update({f"{item.evaluator.name}/{metric}": value for metric, value in found.items()})
     return scores
+
+
+def judged(evaluator: Evaluator, params: Any, stop: preemption.Stop) -> dict[str, float]:
+    """What one evaluator says, when every process has its answer: each fits classifiers by itself, some for longer,
+    and who went on alone would look as if it hung. Raises `Preempted` when asked to stop."""
+    found = evaluator(params, stop=stop)
+    multihost.barrier(f"after the evaluation {evaluator.name!r}", timeout=watchdog.PATIENCE)
+    stop.check()
+    return {metric: float(value) for metric, value in found.items()}
