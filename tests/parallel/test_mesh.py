@@ -7,7 +7,7 @@ from jax.sharding import AxisType
 from tests.parallel import fakes
 from transformer_jax import types
 from transformer_jax.parallel import mesh as meshes
-from transformer_jax.parallel import presets
+from transformer_jax.parallel import multihost, presets
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,39 @@ def test_two_axes_may_share_the_slices():
     mesh = meshes.make({"replica": 2, "data": 4, "fsdp": 2}, fakes.devices(4, 1, 4), across={"replica": 2, "data": 2})
     slices = {(r, d): at(mesh, replica=r, data=d)[0].slice_index for r in range(2) for d in range(4)}
     assert [slices[place] for place in sorted(slices)] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("counts", "shape", "preset", "expected"),
+    [  # XLA gives every GPU node a slice_index of its own: (nodes, processes a node, GPUs a process)
+        ((4, 1, 4), {"data": 2, "fsdp": 8}, "fsdp", [[0, 1], [2, 3]]),
+        ((4, 1, 4), {"replica": 2, "fsdp": 8}, "hybrid", [[0, 1], [2, 3]]),
+        ((4, 1, 4), {"data": 2, "fsdp": 4, "tensor": 2}, "fsdp+tensor", [[0, 1], [2, 3]]),
+        ((4, 4, 1), {"data": 2, "fsdp": 8}, "fsdp", [[0, 1], [2, 3]]),  # one process a GPU
+        ((4, 4, 1), {"data": 4, "fsdp": 4}, "fsdp", [[0], [1], [2], [3]]),
+        ((2, 1, 8), {"data": 2, "fsdp": 8}, "fsdp", [[0], [1]]),
+        ((2, 1, 8), {"fsdp": 4, "tensor": 4}, "fsdp+tensor", [[0], [0], [1], [1]]),
+    ],
+)
+def test_the_first_axes_share_the_slices_and_the_last_ones_stay_within_them(counts, shape, preset, expected):
+    mesh = meshes.make(shape, fakes.devices(*counts), preset=preset)
+    first = next(iter(shape))
+    found = [sorted({device.slice_index for device in at(mesh, **{first: part})}) for part in range(shape[first])]
+    assert found == expected
+    if "tensor" in shape:
+        assert all(
+            len({device.slice_index for device in row}) == 1 for row in mesh.devices.reshape(-1, shape["tensor"])
+        )
+    processes = counts[0] * counts[1]
+    parts = min(processes, meshes.batch_parts(mesh))
+    assert [meshes.readers(mesh, process) for process in range(processes)] == [(i, parts) for i in range(processes)]
+
+
+def test_no_mesh_waits_for_another_process(monkeypatch):
+    for name in ("barrier", "gather"):
+        monkeypatch.setattr(multihost, name, None)
+    monkeypatch.setattr(multihost, "count", lambda: 2)
+    assert meshes.make({"data": -1}).size == 8
 
 
 def test_on_one_slice_nothing_is_across():

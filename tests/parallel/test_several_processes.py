@@ -41,7 +41,7 @@ TOGETHER = """
     from transformer_jax.parallel import connecting, mesh
     known = len(connecting._connected)  # devices of the same rank, of the same process, and all
     for shape in ({"data": 2, "fsdp": 2}, {"data": 4}, {"data": 2, "fsdp": 2}):
-        mesh.make(shape)
+        connecting.connect(mesh.make(shape))
         assert len(connecting._connected) == known == 3
     multihost.barrier("here")
     try:

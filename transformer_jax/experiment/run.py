@@ -1,5 +1,7 @@
 """Training: from a resolved experiment to a run directory."""
 
+import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +17,14 @@ from transformer_jax.experiment import changes as differences
 from transformer_jax.experiment import peers, rundir, sections, weights
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
-from transformer_jax.parallel import multihost, together
+from transformer_jax.parallel import connecting, multihost, together
 from transformer_jax.training import (
     checkpoint,
     compilation,
     evaluator,
     failures,
     goodput,
+    journal,
     loop,
     preemption,
     report,
@@ -53,20 +56,25 @@ def train(
     say = _silent if quiet or not multihost.main() else print
     spent = goodput.Goodput(folder / goodput.FILE if multihost.main() else None, age=goodput.process_age())
     with preemption.listen() as stop, rundir.alone(folder), failures.disk_hints(folder):
+        peers.require(settings)  # before what is in them is opened: each would fail in its own way
         setup, evaluations = together.by_all(lambda: _prepared(settings, shared, folder))
         checkpointer = _checkpointer(folder, setup)
-        peers.require(setup.settings, setup.data, checkpointer.steps())
-        begun = _begin(setup, checkpointer, shared, evaluations, stop, say)
-        spent.continues(begun.clock.goodput, begun.clock.step, begun.origin != "resume")
-        setup = setups.continued(setup, begun.clock)
-        kept = begun.clock.step if begun.origin == "own" else None
-        numbers = rundir.Numbers(folder, kept, setup.total_steps, quiet=quiet)
-        if not quiet and multihost.main():
-            rundir.introduce(folder, setup, print)
-        if begun.clock.step >= setup.total_steps:
-            numbers.text(f"Nothing left to do: step {begun.clock.step} of {setup.total_steps}.")
-        with rundir.checkpoints(checkpointer.directory, keep=keep):
-            _fit(setup, begun, evaluations, checkpointer, numbers, spent, stop, save_last=keep)
+        peers.require(setup.settings, setup.data, checkpointer.agreed())
+        progress = _Progress(spent)
+        with _hints(setup), _watched(setup.settings, folder, progress, stop):
+            connecting.connect(setup.program.mesh)
+            begun = _begin(setup, checkpointer, shared, evaluations, stop, say)
+            spent.continues(begun.clock.goodput, begun.clock.step, begun.origin != "resume")
+            setup = setups.continued(setup, begun.clock)
+            kept = begun.clock.step if begun.origin == "own" else None
+            numbers = rundir.Numbers(folder, kept, setup.total_steps, quiet=quiet)
+            progress.log = numbers.journal(setup, spent)
+            if not quiet and multihost.main():
+                rundir.introduce(folder, setup, print)
+            if begun.clock.step >= setup.total_steps:
+                numbers.text(f"Nothing left to do: step {begun.clock.step} of {setup.total_steps}.")
+            with rundir.checkpoints(checkpointer.directory, keep=keep):
+                _fit(setup, begun, evaluations, checkpointer, numbers, progress.log, stop, save_last=keep)
         if keep:  # what was not kept is lost when its numbers are
             stop.check()
 
@@ -91,46 +99,69 @@ def _fit(
     evaluations: Sequence[evaluator.Scheduled],
     checkpointer: checkpoint.Checkpointer,
     numbers: rundir.Numbers,
-    spent: goodput.Goodput,
+    log: journal.Journal,
     stop: preemption.Stop,
     *,
     save_last: bool,
 ) -> None:
     """The loop, and the end of everything that writes."""
-    hints = failures.memory_hints(
+    with contextlib.ExitStack() as closed:  # in the reverse order, each whatever became of the others
+        closed.callback(numbers.close)
+        closed.callback(lambda: numbers.text(log.goodput.text()))
+        closed.callback(lambda: log.goodput.leave(begun.clock.step, now=True))
+        closed.callback(checkpointer.close)
+        loop.fit(
+            begun.state,
+            setup.program.step,
+            setup.data.batches,
+            clock=begun.clock,
+            total_steps=setup.total_steps,
+            batch_size=setup.batch_size,
+            schedule=setup.schedule,
+            log=log,
+            stop=stop,
+            put=setup.program.jit.put,
+            evaluations=evaluations,
+            checkpointer=checkpointer,
+            save_every=setup.steps("checkpoint.every"),
+            save_last=save_last,
+        )
+        if bad := log.skipped(begun.clock.skipped):
+            numbers.text(f"{bad} bad images were skipped (data.on_bad_image='skip').")
+
+
+@dataclasses.dataclass
+class _Progress:
+    """What the watchdog looks at: the phase from the start on, and the journal as soon as there is one."""
+
+    spent: goodput.Goodput
+    log: journal.Journal | None = None
+
+    @property
+    def phase(self) -> str:
+        return self.spent.phase
+
+    @property
+    def turns(self) -> int:
+        return 0 if self.log is None else self.log.turns
+
+    def typical(self) -> tuple[int, float]:
+        return (0, 0.0) if self.log is None else self.log.typical()
+
+
+def _watched(
+    settings: Mapping[str, Any], folder: Path, progress: _Progress, stop: preemption.Stop
+) -> watchdog.Watchdog:
+    return watchdog.Watchdog(settings["train"]["watchdog"], folder, progress, stop, process=multihost.index())
+
+
+def _hints(setup: setups.Setup) -> contextlib.AbstractContextManager[None]:
+    return failures.memory_hints(
         batch_size=setup.batch_size,
         accumulate=setup.settings["train"]["accumulate"],
         remat=setup.settings["model"].get("remat"),
         devices=jax.device_count(),
     )
-    log = numbers.journal(setup, spent)
-    factor = setup.settings["train"]["watchdog"]
-    watched = watchdog.Watchdog(factor, numbers.folder, log, stop, process=multihost.index())
-    try:
-        with hints, watched:
-            loop.fit(
-                begun.state,
-                setup.program.step,
-                setup.data.batches,
-                clock=begun.clock,
-                total_steps=setup.total_steps,
-                batch_size=setup.batch_size,
-                schedule=setup.schedule,
-                log=log,
-                stop=stop,
-                put=setup.program.jit.put,
-                evaluations=evaluations,
-                checkpointer=checkpointer,
-                save_every=setup.steps("checkpoint.every"),
-                save_last=save_last,
-            )
-        if bad := log.skipped(begun.clock.skipped):
-            numbers.text(f"{bad} bad images were skipped (data.on_bad_image='skip').")
-    finally:
-        checkpointer.close()
-        spent.leave(begun.clock.step, now=True)
-        numbers.text(spent.text())
-        numbers.close()
 
 
 def _silent(message: str) -> None:
@@ -180,7 +211,7 @@ def _begin(
         begun = program.init_with(jax.random.split(key)[1], program.place(found.params))
         if any(name.startswith("head/") for name in found.report.loaded):
             with stop.interruptible():  # nothing is lost yet
-                _check_classifier(setup, begun, evaluations, say)
+                _check_classifier(setup, begun, evaluations, stop, say)
         return begun
 
     return start.begin(
@@ -199,12 +230,13 @@ def _check_classifier(
     setup: setups.Setup,
     begun: state.TrainState,
     evaluations: Sequence[evaluator.Scheduled],
+    stop: preemption.Stop,
     say: Callable[[str], None],
 ) -> None:
     """Warn when a classifier that came with its head is no better than chance before fine-tuning."""
     for item in evaluations:
         if isinstance(item.evaluator, classification.Classification):
-            scores = item.evaluator(begun.params)
+            scores = evaluator.judged(item.evaluator, begun.params, stop)
             say(f"{item.evaluator.name} before fine-tuning: top1 {scores['top1']:.4f}")
             examples, classes = int(scores["examples"]), item.evaluator.classes or setup.data.num_classes
             chance.warn(item.evaluator.name, scores["top1"], examples=examples, classes=classes)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ from transformer_jax.experiment import agreement, judges, peers, weights
 from transformer_jax.experiment import program as programs
 from transformer_jax.experiment import setup as setups
 from transformer_jax.experiment import shared as sharing
-from transformer_jax.parallel import together
-from transformer_jax.training import evaluator, preemption
+from transformer_jax.parallel import connecting, mesh, multihost, together
+from transformer_jax.training import evaluator, preemption, watchdog
 from transformer_jax.transfer import convert
 
 _RULE = "Weights are judged as they were trained"
@@ -75,19 +76,37 @@ def judge(
     rows: dict[str, Mapping[str, np.ndarray]] = {}
     keep = {name: functools.partial(rows.__setitem__, name) for name in settings["evals"]}
     with preemption.listen() as stop:
-        program, whole, made = together.by_all(lambda: _opened(settings, path, shared, keep))
         peers.require(settings, weights=path)
-        fresh = program.neutral(program.init(jax.random.key(0)).params)
-        found = weights.whole(shared.weights(path), program, fresh, head=whole, rule=_RULE, remedy=_REMEDY)
-        params = program.place(found)
-        scores: dict[str, float] = {}
-        for item in made:
-            result = item(params, stop=stop)
-            stop.check()
-            scores.update({f"{item.name}/{metric}": value for metric, value in result.items()})
-            if folder is not None and settings["evals"][item.name]["predictions"]:
-                predictions.write(folder, item.name, rows[item.name])
+        program, whole, made = together.by_all(lambda: _opened(settings, path, shared, keep))
+        with _watched(settings, folder, stop):
+            connecting.connect(program.mesh)
+            fresh = program.neutral(program.init(jax.random.key(0)).params)
+            found = weights.whole(shared.weights(path), program, fresh, head=whole, rule=_RULE, remedy=_REMEDY)
+            params = program.place(found)
+            scores: dict[str, float] = {}
+            for item in made:
+                result = evaluator.judged(item, params, stop)
+                scores.update({f"{item.name}/{metric}": value for metric, value in result.items()})
+                if folder is not None and settings["evals"][item.name]["predictions"]:
+                    predictions.write(folder, item.name, rows[item.name])
         return Judgement(scores, rows)
+
+
+class _Evaluating:
+    """What the watchdog looks at beside what is polled and compiled: nothing, where no step is taken."""
+
+    phase, turns = "evaluation", 0
+
+    def typical(self) -> tuple[int, float]:
+        return 0, 0.0
+
+
+def _watched(
+    settings: Mapping[str, Any], folder: str | os.PathLike[str] | None, stop: preemption.Stop
+) -> watchdog.Watchdog:
+    """Ends an evaluation that hangs; without a `folder` the stacks go where temporary files do."""
+    place = tempfile.gettempdir() if folder is None else folder
+    return watchdog.Watchdog(settings["train"]["watchdog"], place, _Evaluating(), stop, process=multihost.index())
 
 
 def _opened(
@@ -129,20 +148,28 @@ def _some(names: Sequence[str]) -> str:
 def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = None) -> str:
     """Build everything and run one step on fake data; returns what was built, as text. Writes nothing."""
     shared = shared or sharing.Shared()
-    setup = setups.prepare(settings, shared)
-    setups.evaluations(setup, shared)
+    peers.require(settings)
+    setup = together.by_all(lambda: _rehearsed(settings, shared))
     program, section = setup.program, settings["init_from"]
+    connecting.connect(program.mesh)
     begun, told = program.init(jax.random.key(settings["seed"])), ""
     if section is not None:
         source, fresh = shared.weights(section["path"]), program.neutral(begun.params)
         how = {word: section[word] for word in ("head", "position", "patch")}
         told = weights.fit(source, program, fresh, classes=setup.data.class_names, **how).report.text() + "\n"
-    batch = program.jit.put(program.fake_batch(setup.batch_size, label_shape=setup.data.label_shape))
+    own = setup.batch_size // mesh.readers(program.mesh).count
+    batch = program.jit.put(program.fake_batch(own, label_shape=setup.data.label_shape))
     _, metrics = program.step(begun, batch, program.jit.scalar(setup.schedule(1)))
     loss = float(metrics["loss"])
     if not np.isfinite(loss):
         raise types.InputError(f"One step on random pixels gave a loss of {loss}: lower the learning rate.")
     return f"{config.text(setup.settings)}\n{setups.summary(setup)}\n{told}one step on fake data: loss {loss:.4f}"
+
+
+def _rehearsed(settings: Mapping[str, Any], shared: sharing.Shared) -> setups.Setup:
+    setup = setups.prepare(settings, shared)
+    setups.evaluations(setup, shared)
+    return setup
 
 
 def probe(
@@ -158,8 +185,10 @@ def probe(
     The penalty is picked on `dev` after fitting `train`; the classifier of `final` is judged on `test`, and its
     predictions there are written into `folder`, where there is one, as those of the evaluator `eval`.
     """
+    peers.require(settings)
     setup = together.by_all(lambda: setups.prepare(settings, shared))
     program, section = setup.program, settings["init_from"]
+    connecting.connect(program.mesh)
     fresh = program.neutral(program.init(jax.random.key(0)).params)
     how = {word: section[word] for word in ("position", "patch")}
     found = weights.fit(shared.weights(section["path"]), program, fresh, head="reset", **how)
@@ -170,15 +199,19 @@ def probe(
     def read(name: str) -> features.Features:
         examples = judged if name in ("dev", "test") else {**judged, **read_from}
         data = shared.eval_pipeline("eval", examples, splits[name], program)
-        with preemption.listen() as stop:
-            found = features.extract(program.features, params, data, program.jit.put, stop=stop)
-            stop.check()
+        found = features.extract(program.features, params, data, program.jit.put, stop=stop)
+        stop.check()
         assert found is not None  # nothing is returned only when asked to stop
         return found
 
-    chosen = probes.fit(*read("train"), *read("dev"), classes=classes, l2=l2)
-    final = probes.train(*read("final"), classes=classes, l2=chosen.l2)
-    test = read("test")
+    with preemption.listen() as stop, _watched(settings, folder, stop):
+        try:
+            chosen = probes.fit(*read("train"), *read("dev"), classes=classes, l2=l2, stop=stop)
+            final = probes.train(*read("final"), classes=classes, l2=chosen.l2, stop=stop)
+        except probes.Stopped:
+            raise preemption.Preempted from None
+        test = read("test")
+        multihost.barrier("after the probe", timeout=watchdog.PATIENCE)
     if folder is not None:
         predictions.write(folder, "eval", {"label": test.labels, **final.decide(*test)})
     return {**final.measure(*test), "examples": float(len(test.labels)), "l2": chosen.l2}

@@ -19,7 +19,7 @@ _connected: set[frozenset[frozenset[int]]] = set()
 def connect(mesh: Mesh) -> None:
     """Connect what any set of axes of `mesh` spreads over processes; nothing for one process or accelerators.
 
-    All processes must call it with the same meshes in the same order.
+    All processes must call it with the same meshes in the same order: after they have compared their settings.
     """
     if multihost.count() == 1 or mesh.devices.flat[0].platform != "cpu":
         return

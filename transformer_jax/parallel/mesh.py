@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from transformer_jax import paths, types
-from transformer_jax.parallel import connecting, presets
+from transformer_jax.parallel import presets
 
 AXES = ("replica", "data", "fsdp", "sequence", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")
@@ -46,8 +46,9 @@ def make(
     """The mesh of `{"data": -1, "fsdp": 2}`: -1 takes the devices that are left, an axis that is not named is 1.
 
     Without a shape it is the mesh of the `preset`. Where devices lie on several slices (`device.slice_index`), `across`
-    says how many parts of which axes lie on different ones, `{"replica": 2}`; by default the first axis that divides.
-    Raises `InputError` unless the axes use every device, and the preset every axis.
+    says how many parts of which axes lie on different ones, `{"replica": 2}`; by default the first axes that divide,
+    each as far as it does. Raises `InputError` unless the axes use every device, and the preset every axis. Waits for
+    no other process (`connecting.connect` does).
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = _slices(devices)
@@ -61,9 +62,7 @@ def make(
         grids[place] = _grid(members, inner)
     order = [axis + side * len(AXES) for axis in range(len(AXES)) for side in (0, 1)]
     grid = grids.transpose(order).reshape(tuple(sizes.values()))
-    mesh = Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    connecting.connect(mesh)
-    return mesh
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def default_shape(preset: str, devices: Sequence[Any]) -> dict[str, int]:
@@ -177,17 +176,24 @@ def _across(sizes: Mapping[str, int], across: Mapping[str, int], slices: int) ->
         paths.one_of("An axis of parallel.across", axis, AXES)
     if slices == 1:
         return {axis: 1 for axis in AXES}
-    if not across:
-        across = next(({axis: slices} for axis in AXES if sizes[axis] % slices == 0), {})
-    parts = {axis: 1 for axis in AXES} | dict(across)
+    parts = {axis: 1 for axis in AXES} | dict(across or _shared_out(sizes, slices))
     if math.prod(parts.values()) != slices or any(size < 1 or sizes[axis] % size for axis, size in parts.items()):
         shape = ", ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "no axis"
-        said = ", ".join(f"{axis}={size}" for axis, size in across.items()) or "none would by itself"
+        said = ", ".join(f"{axis}={size}" for axis, size in across.items()) or "not set and none would do"
         raise types.InputError(
             f"The parts of the mesh across slices must divide their axes and multiply to the slices: there are {slices}"
             f" slices, the mesh is {shape}, across is {said}. Set parallel.across, such as {{'replica': {slices}}} with"
             f" a mesh that has replica={slices}."
         )
+    return parts
+
+
+def _shared_out(sizes: Mapping[str, int], slices: int) -> dict[str, int]:
+    """The slices over the axes, as many over the first as divide both: XLA calls every host of GPUs a slice."""
+    parts, left = {}, slices
+    for axis in AXES:
+        parts[axis] = math.gcd(sizes[axis], left)
+        left //= parts[axis]
     return parts
 
 

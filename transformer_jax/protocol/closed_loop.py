@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 
 from transformer_jax import experiment
+from transformer_jax.experiment import peers
 from transformer_jax.parallel import multihost, together
 from transformer_jax.protocol import page, plan, runner
 from transformer_jax.training import preemption
@@ -33,6 +34,7 @@ def run(settings: Mapping[str, Any], workdir: str | os.PathLike[str]) -> Results
     together.by_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     shared = experiment.Shared()
     with preemption.listen() as stop:
+        peers.require(settings)
         labels = together.by_all(lambda: _open_everything(settings, shared))
         weights = _pretrain(settings, folder, shared)
         origin = settings["pretrain"] or settings["weights"]

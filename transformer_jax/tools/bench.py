@@ -10,7 +10,9 @@ from typing import Any
 import jax
 
 from transformer_jax import experiment, types
+from transformer_jax.experiment import peers
 from transformer_jax.metrics import flops
+from transformer_jax.parallel import connecting, mesh, together
 from transformer_jax.training import loop
 
 WARM_UP = 2
@@ -64,11 +66,14 @@ def measure(settings: Mapping[str, Any], *, steps: int, fake_data: bool, kind: s
 def _prepare(settings: Mapping[str, Any], fake_data: bool) -> tuple[Any, Iterator[Any]]:
     """The program, and batches of this process: random ones without opening any data, or the experiment's."""
     shared = experiment.Shared()
+    peers.require(settings)
     if not fake_data:
-        setup = experiment.prepare(settings, shared)
+        setup = together.by_all(lambda: experiment.prepare(settings, shared))
+        connecting.connect(setup.program.mesh)
         return setup.program, (loop.split(batch)[0] for batch in setup.data.batches(0))
-    program = experiment.without_data(settings, shared)
-    return program, iter([program.fake_batch(settings["data"]["batch_size"])])
+    program = together.by_all(lambda: experiment.without_data(settings, shared))
+    connecting.connect(program.mesh)
+    return program, iter([program.fake_batch(settings["data"]["batch_size"] // mesh.readers(program.mesh).count)])
 
 
 def _timed(
