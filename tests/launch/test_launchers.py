@@ -1,7 +1,9 @@
 """Every launcher: clean shell, the same last line, a dry run that does nothing, and a clear word on what is missing."""
 
 import hashlib
+import os
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -132,6 +134,38 @@ def test_a_run_directory_that_would_be_lost_is_refused(name, where, commands):
     result = cases.call(cases.dataclasses.replace(case, arguments=words), path=commands.path)
     assert result.returncode == exits.BAD_INPUT
     assert "--workdir must be" in result.stderr and where in result.stderr
+
+
+README = (cases.ROOT / "launch" / "README.md").read_text()
+EXAMPLES = {page.splitlines()[0]: page.split("\n```\n")[1] for page in README.split("\n## ")[1:]}
+
+
+def example(page: str) -> str:
+    """What the commands of a page of the README print with --dry-run."""
+    text, count = re.subn(r"(launch/[a-z_/]+\.(sh|sbatch))", r"\1 --dry-run", EXAMPLES[page])
+    assert count > 0
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    words = ["bash", "-euc", text]
+    result = subprocess.run(words, env=environment, cwd=cases.ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_example_of_a_page_is_accepted(page):
+    assert "--workdir" in example(page)
+
+
+def test_every_platform_has_its_page():
+    assert list(EXAMPLES) == ["Cloud TPU VM", "Slurm", "Google Kubernetes Engine", "SkyPilot"]
+
+
+def test_the_example_of_gke_runs_the_image_that_was_built_for_the_hardware():
+    printed = example("Google Kubernetes Engine")
+    built = dict(re.findall(r"--build-arg EXTRAS=(\w+) .*--tag (\S+)", printed))
+    pods = re.findall(r'image: "(.+)"(?:.|\n)*?limits: {(google|nvidia).com/', printed)
+    assert {kind: image for image, kind in pods} == {"google": built["tpu"], "nvidia": built["cuda"]}
+    assert built["tpu"] != built["cuda"]
 
 
 @pytest.mark.parametrize("name", ["gke_image", "skypilot", "tpu_vm_delete", "tpu_vm_fetch"])
