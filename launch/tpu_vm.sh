@@ -118,7 +118,13 @@ ensure() {  # a machine that is ready, with the code on it
 attempt() {  # train once; the exit code is the run's, whatever it was that ended it
   local command log code status
   command="cd transformer_jax && ./launch/tpu_vm.sh worker $(shown "$@")"
-  if [ -n "$dry" ]; then ensure; everywhere "$command"; return; fi
+  if [ -n "$dry" ]; then
+    ensure
+    everywhere "$command"
+    echo "# which runs, on every worker:"
+    run .venv/bin/transformer-jax train "$@"
+    return
+  fi
   "$root/launch/tpu_vm.sh" ensure && code=0 || code=$?
   [ "$code" -ne 255 ] || return 134                # the connection broke: try again
   [ "$code" -eq 0 ] || return "$code"
