@@ -92,6 +92,7 @@ def continued(setup: Setup, clock: state.Clock) -> Setup:
 def without_data(settings: Mapping[str, Any], shared: sharing.Shared) -> programs.Program:
     """The program alone, for fake batches: no data set is opened, so the model must name its classes (default 1000)."""
     devices.check_backend()
+    checks.ranges(settings)
     model = dict(settings["model"], num_classes=settings["model"]["num_classes"] or 1000)
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
     program = shared.program(sections.settled(dict(settings, model=model)), plan.pixel_range)

@@ -39,8 +39,8 @@ def test_another_shape_is_refused(name):
         topology.parse(name)
 
 
-@pytest.mark.skipif(HAS_PLUGIN, reason="the plugin is installed")
-def test_without_the_plugin_the_remedy_is_named():
+def test_without_the_plugin_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(types.InputError, match="jax-cuda13-plugin"):
         topology.describe("h100:8")
 
@@ -50,12 +50,17 @@ def test_time_is_flops_over_an_assumed_share_of_the_peak_and_says_so(compiled):
     there = dataclasses.replace(compiled, topology=where)
     timed = estimate.of(there)
     chip = where.chip
-    assert timed.compute == pytest.approx(there.flops / (8 * chip.peak) / chip.mfu)
+    assert timed.compute == pytest.approx(there.flops / (8 * chip.peak / 2) / chip.mfu)  # float32 runs as TF32
     assert timed.source == "FLOPs over an assumed 35% of the peak"
     found = report.make(there, 10)
     assert found["time_source"] == timed.source and found["estimated_cycles"] is None
     assert found["how"]["compute_seconds"].startswith("assumption") and "cycles" not in page.text(found)
-    assert any("35%" in one and "XLA_PYTHON_CLIENT_MEM_FRACTION" in one for one in found["assumptions"])
+    said = " ".join(found["assumptions"])
+    assert "35%" in said and "XLA_PYTHON_CLIENT_MEM_FRACTION" in said and "stand-in in pieces" in said
+    assert "products run as TF32, whose peak is 495 TFLOP/s" in said
+    assert found["how"]["available_bytes"].startswith("assumption") and found["how"]["fits"] != "fact, compiled"
+    half = dict(there.settings, model=dict(there.settings["model"], dtype="bfloat16"))
+    assert dataclasses.replace(there, settings=half).peak == (chip.peak, "bfloat16")
 
 
 @pytest.mark.skipif(not HAS_PLUGIN, reason="the plugin of jax[cuda13] is not installed")

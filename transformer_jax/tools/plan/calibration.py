@@ -77,6 +77,7 @@ def scaled(timed: estimate.Estimate, kept: Mapping[str, Any]) -> estimate.Estima
         step_seconds=timed.step_seconds * kept["ratio"],
         low=timed.step_seconds * min(kept["low"], kept["ratio"]),
         high=timed.step_seconds * max(kept["high"], kept["ratio"]),
+        measured=True,
         source=f"measured: {kept['ratio']:.2f} x the estimate, by {kept['run']} ({kept['when']})",
     )
 

@@ -14,12 +14,15 @@ Gbit/s a chip), v6e and 7x (100); taken as 50 for the others, UNVERIFIED.
 GPUs: NVIDIA's data sheets (links: NVLink, half of what they give for both ways; L4: PCIe 4.0 x16). Memory left to a
 program: three quarters, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. Network: one adapter of
 400 Gbit/s a GPU, 200 for A100, as in DGX systems; L4 25, UNVERIFIED. That they reach 35 % of their peak on a ViT is an
-assumption.
+assumption. Float32 products run as TF32 there, at half the rate of bfloat16 on all of them (the same data sheets).
 """
 
 import dataclasses
 import math
 import re
+from typing import Any
+
+import numpy as np
 
 from transformer_jax import paths
 from transformer_jax.metrics import flops
@@ -61,6 +64,14 @@ class Chip:
         rate = flops.peak(self.kind)
         assert rate is not None, self.kind  # a test has every chip in the table
         return rate
+
+    def peak_of(self, dtype: Any) -> tuple[float, str]:
+        """Operations a second of matrix products in that dtype, at most, and what they run as.
+
+        TPUs take float32 in passes of bfloat16, one by default; GPUs take it as TF32.
+        """
+        tf32 = self.family == "cuda" and np.dtype(dtype).itemsize >= 4
+        return (self.peak / 2, "TF32") if tf32 else (self.peak, "bfloat16")
 
 
 _MFU = 0.35

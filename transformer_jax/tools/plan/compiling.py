@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 
 from transformer_jax import axes, types
 from transformer_jax.data import field_ops, loading, ops
+from transformer_jax.experiment import checks, sections
 from transformer_jax.experiment import program as programs
-from transformer_jax.experiment import sections
+from transformer_jax.parallel import memory as memories
 from transformer_jax.tools.plan import topology as topologies
 
 CLASSES = 1000
@@ -81,6 +82,16 @@ class Compiled:
         """Numbers in the model, counted once."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.program.abstract.params))
 
+    @property
+    def peak(self) -> tuple[float, str]:
+        """Operations a second of a device at most, in the dtype the model computes in, and what that runs as."""
+        return self.topology.chip.peak_of(self.settings["model"].get("dtype") or "float32")
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of the state of one device that wait in the memory of its host between steps."""
+        return sum(_bytes(leaf) for leaf in jax.tree.leaves(self.program.abstract) if _on_host(leaf))
+
     def bytes_of(self, part: str) -> int:
         """Bytes on one device of `params`, `optimizer` or `average`, without the padding of the layout."""
         return device_bytes(getattr(self.program.abstract, part))
@@ -99,6 +110,7 @@ def compile_step(
     parsed = ops.parse(settings["data"]["preprocess"])
     program = programs.Program(settings, loading.plan(parsed).pixel_range, devices=where.devices)
     size = settings["data"]["batch_size"]
+    checks.ranges(settings)
     program.jit.check_batch(size // settings["train"]["accumulate"])
     begin = time.perf_counter()
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=program.jit.replicated)
@@ -153,11 +165,16 @@ def out_of_memory(message: str) -> tuple[int, int] | None:
 
 
 def device_bytes(tree: Any) -> int:
-    """Bytes of an abstract tree on one device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
+    """Bytes of an abstract tree in the memory of one device."""
+    return sum(_bytes(leaf) for leaf in jax.tree.leaves(tree) if not _on_host(leaf))
+
+
+def _bytes(leaf: Any) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+
+
+def _on_host(leaf: Any) -> bool:
+    return leaf.sharding.memory_kind == memories.HOST
 
 
 def _planned(settings: Mapping[str, Any], batch_size: int | None, classes: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ is faster than its arithmetic at the peak, its state through the memory or its m
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,11 @@ class Estimate:
     """Loops whose turns are not in the program, such as those that draw random numbers: counted once."""
     kernels: int
     """Hand-written kernels a step runs, of which the compiler estimates nothing."""
+    in_kernels: float = 0.0
+    """Seconds that stand for them: their arithmetic at the peak."""
     source: str = "compiler estimate"
+    measured: bool = False
+    """Whether steps that were taken stand behind the seconds."""
 
 
 def of(compiled: compiling.Compiled) -> Estimate:
@@ -51,10 +56,12 @@ def of(compiled: compiling.Compiled) -> Estimate:
     cycles, communication = program_text.cycles(runs), sending(said, chip, compiled.mesh.size)
     assert compiled.memory is not None
     moved = compiled.memory.arguments + compiled.memory.outputs
-    arithmetic = compiled.flops / (compiled.mesh.size * chip.peak)
+    arithmetic = compiled.flops / (compiled.mesh.size * compiled.peak[0])
     compute = cycles / chip.clock if chip.mfu is None else arithmetic / chip.mfu
+    kernels = program_text.uncosted_kernels(runs)
+    in_kernels = attention_flops(compiled, kernels) / (compiled.mesh.size * compiled.peak[0])
     roofline = max(arithmetic, moved / chip.memory_bandwidth, communication)
-    seconds = max(compute + communication, roofline)
+    seconds = max(compute + in_kernels + communication, roofline)
     return Estimate(
         step_seconds=seconds,
         low=max(roofline, seconds / BELOW),
@@ -66,9 +73,27 @@ def of(compiled: compiling.Compiled) -> Estimate:
         collectives=said,
         arrays=program_text.largest(runs),
         unknown_loops=len(unknown),
-        kernels=program_text.uncosted_kernels(runs),
+        kernels=kernels,
+        in_kernels=in_kernels,
         source=Estimate.source if chip.mfu is None else f"FLOPs over an assumed {chip.mfu:.0%} of the peak",
     )
+
+
+def attention_flops(compiled: compiling.Compiled, kernels: int) -> int:
+    """Operations of one step in hand-written attention over all devices, where the program has any; 0 for models
+    whose shape we do not know.
+
+    2 products of 2 b h q k d forward, 2.5 times as many backward (FlashAttention-2, 2307.08691), and forward once more
+    where it is recomputed.
+    """
+    config = compiled.program.model.config
+    size, grid = getattr(config, "size", None), getattr(config, "grid", None)
+    if not kernels or size is None or grid is None:
+        return 0
+    tokens = math.prod(grid) + config.prefix + getattr(config, "registers", 0)
+    again = 1 if compiled.settings["model"].get("remat") == "full" else 0
+    forward = 4 * compiled.batch_size * size.depth * size.width * tokens**2
+    return round(forward * (3.5 + again))
 
 
 def sending(said: Sequence[collectives.Collective], chip: chips.Chip, devices: int) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 GIB = 2**30
+MARGIN = 0.95
+"""The share of the memory above which a step may run out of it all the same."""
 
 
 def text(found: Mapping[str, Any]) -> str:
@@ -17,7 +19,8 @@ def text(found: Mapping[str, Any]) -> str:
     width = max(len(name) for name, _, _ in rows)
     lines = [f"  {name:{width}}  {value:<44}  {how}".rstrip() for name, value, how in rows]
     notes = [f"  - {one}" for one in found["assumptions"]]
-    return "\n".join([head, verdict(found), *lines, *(["It rests on:"] if notes else []), *notes])
+    warnings = [f"Note: {one}" for one in found["warnings"] or ()]
+    return "\n".join([head, verdict(found), *lines, *(["It rests on:"] if notes else []), *notes, *warnings])
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -25,7 +28,10 @@ def verdict(found: Mapping[str, Any]) -> str:
     available = _gib(found["available_bytes"])
     if found["fits"]:
         share = found["peak_bytes"] / found["available_bytes"]
-        return f"fits: {_gib(found['peak_bytes'])} of {available} a device ({share:.0%})"
+        said = f"{_gib(found['peak_bytes'])} of {available} a device ({share:.0%}), {1 - share:.0%} to spare"
+        if share > MARGIN:
+            return f"fits barely: {said}; keep 5 to 10 %: evaluation and fragmentation may need them"
+        return f"fits: {said}"
     temporaries = found["memory"].get("temporaries")
     return (
         f"does not fit: {_gib(temporaries)} of temporaries against {available} a device, beside"
@@ -42,6 +48,8 @@ def _memory(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("peak memory", f"{'' if found['fits'] else 'at least '}{_gib(found['peak_bytes'])}", how["peak_bytes"]),
     ]
     rows += [(f"  {name}", _gib(size), how["memory"]) for name, size in memory.items()]
+    if found["host_bytes"]:
+        rows.append(("state on the host", _gib(found["host_bytes"]), how["host_bytes"]))
     for one in found["largest_arrays"] or ():
         padding = f", {one['bytes'] / one['unpadded_bytes']:.2f} x with padding" if one["unpadded_bytes"] else ""
         rows.append(("  makes", f"{one['shape']} {_gib(one['bytes'])}{padding}", one["source"]))
@@ -56,8 +64,10 @@ def _step(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         value = f"{_gib(one['bytes'])} over {over}, {one['count']} times"
         rows.append((one["kind"], value, how["collectives"]))
     cycles = "" if found["estimated_cycles"] is None else f", {found['estimated_cycles']:,} cycles"
+    rows.append(("computing", f"{_ms(found['compute_seconds'])}{cycles}", how["compute_seconds"]))
+    if found["kernel_seconds"]:
+        rows.append(("in kernels", _ms(found["kernel_seconds"]), how["kernel_seconds"]))
     rows += [
-        ("computing", f"{_ms(found['compute_seconds'])}{cycles}", how["compute_seconds"]),
         ("sending", _ms(found["collective_seconds"]), how["collective_seconds"]),
         ("roofline", _ms(found["roofline_seconds"]), how["roofline_seconds"]),
         ("step", f"{_ms(found['step_seconds'])}, {_span(found['step_seconds_range'], _ms)}", found["time_source"]),

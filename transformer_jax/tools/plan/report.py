@@ -7,12 +7,11 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformer_jax.tools.plan import compiling, estimate
+from transformer_jax.tools.plan import compiling, estimate, tiles
 from transformer_jax.tools.plan import topology as topologies
 
 FACT, COUNT, GUESS, SUM = "fact, compiled", "our count", "compiler estimate", "from the estimate"
 DAY = 86_400.0
-MARGIN = 0.95
 
 KEYS: dict[str, tuple[str, str]] = {
     "experiment": ("setting", "name of the experiment"),
@@ -32,17 +31,19 @@ KEYS: dict[str, tuple[str, str]] = {
     "available_bytes": (FACT, "memory of a device that a program may use"),
     "memory": (FACT, "{arguments, outputs, aliased, temporaries, program} in bytes; temporaries alone if it overflows"),
     "largest_arrays": (FACT, "[{shape, bytes, unpadded_bytes, source}] the program makes, not all there at once"),
+    "host_bytes": (COUNT, "of the state of a device that wait in the memory of its host (parallel.offload)"),
     "flops": (COUNT, "operations of the model in a step, recomputation left out"),
     "collectives": (FACT, "[{kind, axes, devices, count, bytes, sent, across}] of a step; bytes of whole arrays"),
     "collective_bytes": (FACT, "sum of their bytes"),
-    "estimated_cycles": (GUESS, "of a device and step, loops multiplied out; collectives and kernels have none"),
-    "compute_seconds": (GUESS, "cycles over the clock"),
+    "estimated_cycles": (GUESS, "of a device and step, loops multiplied out; null on GPUs, whose compiler gives none"),
+    "compute_seconds": (GUESS, "cycles over the clock; on GPUs operations over an assumed share of the peak"),
+    "kernel_seconds": ("assumption", "hand-written attention, which has no cycles, at the peak; part of step_seconds"),
     "collective_seconds": ("assumption", "bytes sent over the speed of the links, nothing hidden behind computing"),
     "roofline_seconds": ("assumption", "the step at the peak of arithmetic, memory or links, whichever is slowest"),
     "step_seconds": (GUESS, "compute and collectives, one after the other; or measured, see time_source"),
     "step_seconds_range": (GUESS, "[low, high]: between the estimate / 1.33 or the roofline, and 1.5 x the estimate"),
     "time_source": ("setting", "what step_seconds rests on"),
-    "mfu": (SUM, "share of the bfloat16 peak"),
+    "mfu": (SUM, "share of the peak: bfloat16, for float32 models on GPUs TF32"),
     "mfu_range": (SUM, "[low, high]"),
     "images_per_second": (SUM, "over all devices"),
     "steps": ("setting", "of the whole run"),
@@ -54,20 +55,32 @@ KEYS: dict[str, tuple[str, str]] = {
     "cost": ("assumption", "with the prices that were given"),
     "cost_range": ("assumption", "[low, high]"),
     "currency": ("setting", "of the prices"),
+    "search": (GUESS, "[{remat, fsdp, batch_size, unrolled, fits, refused, ...}] with --search: every try"),
+    "overrides": ("setting", "with --search: the overrides of the recipe that make this plan"),
+    "largest_batch": (FACT, "with --search: largest batch that was tried and fits"),
     "compile_seconds": ("measured here", "time the compiler took"),
     "versions": (FACT, "{jax, jaxlib, libtpu}: another compiler plans otherwise"),
     "message": (FACT, "the compiler's, where it does not fit"),
+    "warnings": (COUNT, "what fills the tiles of a TPU badly, in words"),
     "assumptions": ("assumption", "what the figures rest on, in words"),
     "how": ("setting", "{key: how it was got}, this table"),
 }
 
 _GPU = {
     "compute_seconds": "assumption, FLOPs over a share of the peak",
-    "step_seconds": "assumption, compute and collectives; or measured, see time_source",
+    "step_seconds": "assumption, compute and collectives",
+    "step_seconds_range": "assumption",
+    "search": "assumption",
     "fits": "our comparison",
     "available_bytes": "assumption, three quarters",
 }
 """What is got otherwise where the compiler gives no cycles and refuses nothing."""
+
+_MEASURED = {
+    **dict.fromkeys(("step_seconds", "step_seconds_range"), "measured ratio"),
+    **dict.fromkeys(("mfu", "mfu_range", "images_per_second"), "from the measured ratio"),
+    **dict.fromkeys(("days", "days_range", "device_days", "core_days", "core_days_range"), "from the measured ratio"),
+}
 
 Adjust = Callable[[estimate.Estimate, compiling.Compiled], estimate.Estimate]
 
@@ -85,6 +98,8 @@ def plan(
     size = batch_size or settings["data"]["batch_size"]
     steps = estimate.length(settings, size, examples)  # before anything is compiled: it may be unknown
     where = topologies.describe(topology) if isinstance(topology, str) else topology
+    if prices is not None:
+        prices.cost(where, 0.0)  # likewise
     compiled = compiling.compile_step(settings, where, batch_size=batch_size)
     return make(compiled, steps, adjust=adjust, prices=prices)
 
@@ -94,17 +109,21 @@ def make(
 ) -> dict[str, Any]:
     """The plan of a compiled step that is taken `steps` times."""
     found: dict[str, Any] = dict.fromkeys(KEYS)
-    found.update(_placed(compiled), steps=steps, how={key: how for key, (how, _) in KEYS.items()})
     timed = estimate.of(compiled) if compiled.fits else None
+    timed = adjust(timed, compiled) if timed and adjust else timed
+    found.update(_placed(compiled), steps=steps, how=_how(compiled, timed), warnings=tiles.warnings(compiled))
     if timed is not None:
-        timed = adjust(timed, compiled) if adjust else timed
         found.update(_timed(compiled, timed))
         found.update(_totals(compiled, timed, steps, prices))
-    if compiled.topology.chip.mfu is not None:
-        found["estimated_cycles"] = None
-        found["how"].update(_GPU)
     found["assumptions"] = assumptions(compiled, timed)
     return found
+
+
+def _how(compiled: compiling.Compiled, timed: estimate.Estimate | None) -> dict[str, str]:
+    """How every figure of this plan was got."""
+    how = {key: how for key, (how, _) in KEYS.items()}
+    how |= _GPU if compiled.topology.chip.mfu is not None else {}
+    return how | (_MEASURED if timed is not None and timed.measured else {})
 
 
 def _placed(compiled: compiling.Compiled) -> dict[str, Any]:
@@ -128,6 +147,7 @@ def _placed(compiled: compiling.Compiled) -> dict[str, Any]:
         "peak_bytes": compiled.needed_bytes,
         "available_bytes": compiled.available_bytes,
         "memory": {name: size for name, size in memory.items() if name != "peak"},
+        "host_bytes": compiled.host_bytes,
         "flops": compiled.flops,
         "compile_seconds": round(compiled.seconds_to_compile, 1),
         "versions": {name: _version(name) for name in ("jax", "jaxlib", "libtpu")},
@@ -137,7 +157,7 @@ def _placed(compiled: compiling.Compiled) -> dict[str, Any]:
 
 def _timed(compiled: compiling.Compiled, timed: estimate.Estimate) -> dict[str, Any]:
     """What a step does, and how long it takes."""
-    at_peak = compiled.flops / (len(compiled.topology.devices) * compiled.topology.chip.peak)
+    at_peak = compiled.flops / (len(compiled.topology.devices) * compiled.peak[0])
     return {
         "largest_arrays": [
             {"shape": one.shape, "bytes": one.bytes, "unpadded_bytes": one.unpadded, "source": one.source}
@@ -145,8 +165,9 @@ def _timed(compiled: compiling.Compiled, timed: estimate.Estimate) -> dict[str, 
         ],
         "collectives": [vars(one) for one in timed.collectives],
         "collective_bytes": sum(one.bytes for one in timed.collectives),
-        "estimated_cycles": timed.cycles,
+        "estimated_cycles": timed.cycles if compiled.topology.chip.mfu is None else None,
         "compute_seconds": timed.compute,
+        "kernel_seconds": timed.in_kernels,
         "collective_seconds": timed.communication,
         "roofline_seconds": timed.roofline,
         "step_seconds": timed.step_seconds,
@@ -182,8 +203,12 @@ def assumptions(compiled: compiling.Compiled, timed: estimate.Estimate | None) -
     said = []
     if compiled.classes_assumed:
         said.append("The head has 1,000 classes: neither the model nor the recipe names their number (--classes N).")
-    if compiled.fits and compiled.needed_bytes > MARGIN * compiled.available_bytes:
-        said.append("It fits with less than 5 % to spare: evaluation and fragmentation may need that.")
+    if chip.mfu is not None:
+        said.append(
+            "A program may take three quarters of the memory of a GPU, as JAX does unless"
+            " XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. Where cuDNN's attention would run, this program has a"
+            " stand-in in pieces: its memory and operations differ."
+        )
     if timed is None:
         return said
     if timed.source == estimate.Estimate.source:
@@ -191,21 +216,36 @@ def assumptions(compiled: compiling.Compiled, timed: estimate.Estimate | None) -
             f"Time is the compiler's estimate at {chip.clock / 1e9:.2f} GHz; within a factor of 1.5 of the published"
             " runs on TPU v3 it was compared with, compared with nothing on other chips. --calibrate replaces it."
         )
-    if chip.mfu is not None:
-        said.append(
-            f"A GPU reaches {chip.mfu:.0%} of its peak: an assumption, --calibrate replaces it. A program may take"
-            " three quarters of its memory, as JAX does unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."
-        )
+    if chip.mfu is not None and not timed.measured:
+        said.append(f"A GPU reaches {chip.mfu:.0%} of its peak: an assumption, --calibrate replaces it.")
+    rate, runs_as = compiled.peak
     said.append(
         f"Links carry {chip.link_bandwidth / 1e9:.0f} GB/s a device, and nothing is sent while computing; matrix"
-        f" products run in bfloat16 passes, whose peak is {chip.peak / 1e12:.0f} TFLOP/s a device."
+        f" products run as {runs_as}, whose peak is {rate / 1e12:,.0f} TFLOP/s a device."
     )
-    if timed.kernels:
-        said.append(f"{timed.kernels} runs of hand-written kernels a step have no estimate: the step is slower.")
+    said += _beside(compiled, timed)
     if timed.unknown_loops:
         said.append(f"{timed.unknown_loops} loops of unknown length (random numbers) count as one turn.")
     if settings["data"].get("examples"):
         said.append(f"{settings['data']['examples']:,} examples, as the recipe says; no data set was opened.")
+    return said
+
+
+def _beside(compiled: compiling.Compiled, timed: estimate.Estimate) -> list[str]:
+    """What the time of a step leaves out."""
+    said = []
+    if timed.in_kernels:
+        said.append(
+            f"{timed.kernels} runs of hand-written attention a step have no cycles: they count as their operations at"
+            " the peak, which they do not reach."
+        )
+    elif timed.kernels:
+        said.append(f"{timed.kernels} runs of hand-written kernels a step have no estimate: the step is slower.")
+    if compiled.host_bytes:
+        said.append(
+            f"{compiled.host_bytes / 2**30:,.2f} GiB of the state of a device come from its host and return every step:"
+            " no time is counted for that, so the step is slower."
+        )
     return said
 
 
