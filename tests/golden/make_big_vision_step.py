@@ -30,8 +30,8 @@ def imported(checkout: str) -> Any:
 
     for name in ("tensorflow", "tensorflow.io", "tensorflow.io.gfile"):
         sys.modules.setdefault(name, types.ModuleType(name))
-    sys.modules["tensorflow"].io = sys.modules["tensorflow.io"]  # ty: ignore[unresolved-attribute]
-    sys.modules["tensorflow.io"].gfile = sys.modules["tensorflow.io.gfile"]  # ty: ignore[unresolved-attribute]
+    sys.modules["tensorflow"].io = sys.modules["tensorflow.io"]  # ty: ignore[missing-attribute]
+    sys.modules["tensorflow.io"].gfile = sys.modules["tensorflow.io.gfile"]  # ty: ignore[missing-attribute]
     sys.path.insert(0, checkout)
     import big_vision.optax as optimizers  # ty: ignore[import-not-found]
     import big_vision.utils as utils  # ty: ignore[import-not-found]

@@ -8,7 +8,7 @@ import pytest
 
 from transformer_jax import axes, config, experiment, types
 from transformer_jax.experiment import sections
-from transformer_jax.tools.plan import calibration, chips, compiling, estimate, topology
+from transformer_jax.tools.plan import calibration, chips, compiling, estimate, report, topology
 
 ESTIMATE = estimate.Estimate(0.1, 0.08, 0.15, 0.09, 0.01, 0.05, 9, (), (), 0, 0)
 
@@ -23,11 +23,11 @@ def settings():
     return experiment.resolve(config.load("tests/experiment/small.py"), {"model.num_classes": "10"})
 
 
-def a_run(folder, settings, *, kind="TPU v5 lite", devices=8, steps=(200.0,) * 5, waits=0.0):
+def a_run(folder, settings, *, kind="TPU v5 lite", devices=8, processes=1, steps=(200.0,) * 5, waits=0.0):
     """A run directory with what calibration reads of one."""
     folder.mkdir()
     (folder / "config.json").write_text(config.text(settings))
-    (folder / "run.json").write_text(json.dumps({"devices": {"kind": kind, "count": devices}}))
+    (folder / "run.json").write_text(json.dumps({"devices": {"kind": kind, "count": devices, "processes": processes}}))
     lines = [{"step": 1, "wall": 0.0, "time/step_ms": 60_000.0, "time/compile_s": 60.0}]
     lines += [{"step": 2 + i, "wall": 0.0, "time/step_ms": ms, "time/data_wait": waits} for i, ms in enumerate(steps)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -37,13 +37,13 @@ def a_run(folder, settings, *, kind="TPU v5 lite", devices=8, steps=(200.0,) * 5
 class Step(compiling.Compiled):
     """A compiled step, as far as calibration reads it."""
 
-    def __init__(self, settings, kind, devices):
-        chip = chips.CHIPS["v5e"]
+    def __init__(self, settings, kind, devices, where):
+        chip, shape, slices = topology.parse(where)
         for name, value in dict(
             settings=sections.settled(settings),
             batch_size=settings["data"]["batch_size"],
             program=SimpleNamespace(mesh=SimpleNamespace(size=devices)),
-            topology=topology.Topology("v5e:2x4", chip, (2, 4), 1, ()),
+            topology=topology.Topology(where, chip, shape, slices, ()),
             _kind=kind,
         ).items():
             object.__setattr__(self, name, value)
@@ -57,8 +57,8 @@ class Step(compiling.Compiled):
         return axes.Hardware("tpu", self._kind)
 
 
-def compiled(settings, *, kind="TPU v5 lite", devices=8):
-    return Step(settings, kind, devices)
+def compiled(settings, *, kind="TPU v5 lite", devices=8, where="v5e:2x4"):
+    return Step(settings, kind, devices, where)
 
 
 def test_the_estimate_becomes_what_the_same_step_took(tmp_path, settings):
@@ -128,3 +128,58 @@ def test_a_run_on_a_count_that_is_no_slice_is_refused():
 def test_no_device_is_asked_for(tmp_path, settings, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda *_: pytest.fail("devices were looked for"))
     calibration.apply(ESTIMATE, compiled(settings), a_run(tmp_path / "run", settings))
+
+
+def test_a_calibrated_plan_is_labelled_as_measured(tmp_path, settings):
+    timed = calibration.apply(ESTIMATE, compiled(settings), a_run(tmp_path / "run", settings))
+    how = report._how(compiled(settings), timed)
+    assert timed.measured and {how[key] for key in ("step_seconds", "step_seconds_range")} == {"measured ratio"}
+    assert {how[key] for key in ("mfu", "days", "core_days_range")} == {"from the measured ratio"}
+    assert how["compute_seconds"] == "compiler estimate" == report._how(compiled(settings), ESTIMATE)["step_seconds"]
+    gpu = report._how(compiled(settings, where="h100:8"), ESTIMATE)
+    assert gpu["step_seconds"].startswith("assumption")
+    assert report._how(compiled(settings, where="h100:8"), timed)["step_seconds"] == "measured ratio"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The topologies on which a run's own step is compiled."""
+    found = []
+    monkeypatch.setattr(calibration.compiling, "compile_step", lambda own, where: found.append(where))
+    monkeypatch.setattr(calibration.estimate, "of", lambda step: ESTIMATE)
+    return found
+
+
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize(
+    "processes, devices, where, compared",
+    [
+        (2, 16, "h100:1x8", ["h100:2x8"]),  # two nodes are no node of sixteen
+        (2, 16, "h100:16", ["h100:2x8"]),
+        (1, 4, "h100:2x8", ["h100:1x4"]),
+        (2, 16, "h100:2x8", []),  # the very step
+        (16, 16, "h100:2x8", []),  # a process a GPU: the plan says where they are
+    ],
+)
+def test_a_run_on_several_nodes_of_gpus_is_compared_with_as_many(
+    tmp_path, settings, asked, processes, devices, where, compared
+):
+    run = a_run(tmp_path / "run", settings, kind=H100, devices=devices, processes=processes)
+    chip, shape, _ = topology.parse(where)
+    calibration.apply(ESTIMATE, compiled(settings, kind=chip.kind, devices=shape[0] * shape[1], where=where), run)
+    assert asked == compared
+
+
+def test_a_run_that_does_not_say_on_how_many_nodes_it_was_is_refused(tmp_path, settings, asked):
+    run = a_run(tmp_path / "run", settings, kind=H100, devices=16, processes=16)
+    with pytest.raises(types.InputError, match="16 processes of one GPU each.*--topology h100:NODESxGPUS"):
+        calibration.apply(ESTIMATE, compiled(settings, kind=H100, where="h100:8"), run)
+
+
+def test_a_search_compiles_the_step_of_the_run_once(tmp_path, settings, asked):
+    run = a_run(tmp_path / "run", settings, devices=16)
+    adjust = calibration.of_run(run, "TPU v5 lite")
+    assert adjust(ESTIMATE, compiled(settings)) == adjust(ESTIMATE, compiled(settings))
+    assert asked == ["v5e:4x4"]

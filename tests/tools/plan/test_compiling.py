@@ -143,3 +143,17 @@ def test_a_mesh_across_slices_sends_over_the_network():
     timed = estimate.of(compiling.compile_step(settings, "v5e:2x2*2"))
     across = [one for one in timed.collectives if one.across]
     assert across and {one.axes for one in across} == {"replica"}
+
+
+def test_what_waits_on_the_host_is_not_in_the_memory_of_the_device():
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    leaves = [
+        jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=here.with_memory_kind(kind))
+        for kind in (here.memory_kind, "pinned_host")
+    ]
+    assert compiling.device_bytes(leaves) == 8 * 128 * 4
+
+
+def test_a_batch_must_have_the_parts_it_is_taken_in():
+    with pytest.raises(types.InputError, match="train.accumulate must be a divisor of data.batch_size=65: it is 2"):
+        compiling.compile_step(small.settings(train=dict(accumulate=2)), small.topology(), batch_size=65)

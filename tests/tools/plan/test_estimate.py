@@ -4,7 +4,7 @@ import pytest
 
 from tests.tools.plan import small
 from transformer_jax import types
-from transformer_jax.tools.plan import chips, collectives, estimate
+from transformer_jax.tools.plan import chips, collectives, estimate, report
 
 PROGRAM = """ENTRY %%main (a: f32[8]) -> f32[8] {
   %%a = f32[8]{0} parameter(0)
@@ -39,3 +39,25 @@ def test_a_length_in_epochs_needs_the_number_of_examples():
     assert estimate.length(settings, 64, 640) == 900
     assert estimate.length(small.settings(train=dict(total="90 epochs"), data=dict(examples=1280)), 64) == 1800
     assert estimate.length(small.settings(), 64) == 100
+
+
+KERNEL = """ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  ROOT %b = f32[8]{0} custom-call(%a), custom_call_target="tpu_custom_call"
+}
+"""
+
+
+@pytest.mark.parametrize("remat, forwards", [(None, 3.5), ("full", 4.5)])
+def test_hand_written_attention_counts_as_its_operations_at_the_peak(compiled, remat, forwards):
+    settings = dict(compiled.settings, model=dict(compiled.settings["model"], remat=remat))
+    found = estimate.of(dataclasses.replace(compiled, text=KERNEL, settings=settings))
+    products = 2 * (2 * 64 * 17**2 * 64)  # batch, tokens of a 4 x 4 grid and a class token, width
+    assert found.in_kernels == pytest.approx(forwards * 2 * products / (8 * 61.5e12))  # two layers, eight devices
+    assert found.step_seconds >= found.in_kernels + found.communication
+    said = " ".join(report.assumptions(compiled, found))
+    assert found.kernels == 1 and "1 runs of hand-written attention a step have no cycles" in said
+
+
+def test_without_kernels_nothing_is_added_for_them(compiled):
+    assert estimate.of(compiled).in_kernels == 0

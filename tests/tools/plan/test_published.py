@@ -47,7 +47,9 @@ def test_jft_for_14_epochs_takes_the_published_core_days(model, topology, core_d
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_h14_without_recomputation_does_not_fit_and_is_said_so():
-    found = plan("pretrain.py:model=H/14,data=jft,source=tfds:MINE", "v3:16x16", **BFLOAT16, **JFT)
+    """16 images a core. With 8, where a prototype of this step did not fit, it does since nn/brief.py."""
+    recipe = "pretrain.py:model=H/14,data=jft,source=tfds:MINE"
+    found = plan(recipe, "v3:16x16", **{"data.batch_size": "8192"}, **BFLOAT16, **JFT)
     assert not found["fits"] and found["step_seconds"] is None
     assert found["memory"]["temporaries"] > found["available_bytes"] == pytest.approx(15.48 * 2**30, rel=1e-3)
     assert page.text(found).splitlines()[1].startswith("does not fit: ")

@@ -4,8 +4,9 @@ import json
 import pytest
 
 from tests.tools.plan import conftest, small
+from transformer_jax import types
 from transformer_jax.cli import main
-from transformer_jax.tools.plan import compiling, estimate, page, report, topology
+from transformer_jax.tools.plan import compiling, estimate, page, prices, report, topology
 
 
 class Prices:
@@ -77,6 +78,28 @@ def test_a_step_that_does_not_fit_is_reported_with_both_figures(refusing):
     assert "does not fit: 18.50 GiB of temporaries against 15.48 GiB" in page.text(refused)
 
 
+@pytest.mark.parametrize("share, verdict", [(0.80, "fits: "), (0.98, "fits barely: ")])
+def test_what_is_to_spare_is_part_of_the_verdict(compiled, share, verdict):
+    tight = dataclasses.replace(compiled, available_bytes=int(compiled.needed_bytes / share))
+    line = page.verdict(report.make(tight, 100))
+    assert line.startswith(verdict) and f"{1 - share:.0%} to spare" in line
+    assert ("keep 5 to 10 %" in line) is (share > 0.95)
+
+
+def test_a_missing_price_is_found_before_anything_is_compiled(monkeypatch):
+    monkeypatch.setattr(compiling, "compile_step", lambda *_, **__: pytest.fail("it was compiled"))
+    mine = prices.Prices({"v5e": 1.0}, "EUR", "mine.toml")
+    with pytest.raises(types.InputError, match="has none for v3"):
+        report.plan(small.settings(), small.topology(), prices=mine)
+
+
+def test_state_that_waits_on_the_host_is_named_and_no_time_is_counted_for_it(compiled, monkeypatch):
+    monkeypatch.setattr(type(compiled), "host_bytes", 3 * 2**30)
+    plan = report.make(compiled, 100)
+    assert plan["host_bytes"] == 3 * 2**30 and "state on the host" in page.text(plan)
+    assert any("3.00 GiB of the state of a device come from its host" in one for one in plan["assumptions"])
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "tiny.py"
@@ -125,9 +148,21 @@ def test_a_step_that_does_not_fit_is_no_failure(file, no_compiler, capsys):
         (["--batch", "0"], "--batch must be at least 1: it is 0"),
         (["--config.train.total=2 epochs"], "needs the number of examples"),
         (["--batch", "12"], "must divide evenly"),
+        (["--batch", "65", "--config.train.accumulate=2"], "a divisor of data.batch_size=65: it is 2"),
+        (["--calibrate", "nowhere"], "--calibrate must be a run directory"),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_one_line(file, no_compiler, capsys, words, message):
     assert main.main(["plan", "--config", file, "--topology", "v3:2x2", *words]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_help_has_the_keys_and_a_mistake_has_them_not(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["plan", "--help"])
+    assert report.explain() in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main.main(["plan"])
+    error = capsys.readouterr().err
+    assert "--topology" in error and "keys of --json" not in error
