@@ -30,7 +30,7 @@ class Group:
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
-            "TRANSFORMER_JAX_HEARTBEAT": "5",
+            "TRANSFORMER_JAX_HEARTBEAT": "20",
             "TRANSFORMER_JAX_WAIT": "120",
             "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
             **{name: str(value) for name, value in environment.items()},

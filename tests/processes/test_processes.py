@@ -3,7 +3,9 @@
 Every wait is bounded, and no process is left behind.
 """
 
+import fcntl
 import json
+import os
 import signal
 
 import numpy as np
@@ -26,13 +28,24 @@ def shared():
     return experiment.Shared()
 
 
+@pytest.fixture(scope="session")
+def worker_id():
+    """Which worker of pytest-xdist this is; also without the plugin."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "master")
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, shared):
-    """The run that one process makes undisturbed, and the ids it reads."""
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        worker.record(folder / "ids", patch.setattr)
-        experiment.train(settings(), folder / "run", shared=shared, quiet=True)
+def whole(tmp_path_factory, shared, worker_id):
+    """The run that one process makes undisturbed, and the ids it reads: made once for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "whole"
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            with pytest.MonkeyPatch.context() as patch:
+                worker.record(folder / "ids", patch.setattr)
+                experiment.train(settings(), folder / "run", shared=shared, quiet=True)
+            (folder / "done").touch()
     return folder
 
 
@@ -56,7 +69,8 @@ def saved(folder):
 
 
 def test_two_processes_then_one_then_four_make_the_same_run(tmp_path, whole, shared, monkeypatch):
-    """SIGTERM to one process of two stops both at one step; one process goes on, then four of another mesh.
+    """SIGTERM to one process of two stops both at one step; one process goes on, then four of another mesh, which stop
+    in the middle of an evaluation, then one.
 
     The newest checkpoint is cut short before the four start: all of them take the older one, and name it.
     """
@@ -78,28 +92,37 @@ def test_two_processes_then_one_then_four_make_the_same_run(tmp_path, whole, sha
     newest = run / "checkpoints" / str(first + 1)
     for file in (newest / "state").rglob("d/*"):
         file.write_bytes(file.read_bytes()[:-40])
-    with group.group(tmp_path / "four", 4, 1, group.train(run, "tensor"), RECORD=ids) as four:
-        assert four.ended() == [exits.OK] * 4, four.said()
+    four_words = group.train(run, "tensor")
+    with group.group(tmp_path / "four", 4, 1, four_words, RECORD=ids, SLOW_EVALUATION=2) as four:
+        four.until((ids / "evaluating").exists)
+        four.processes[2].send_signal(signal.SIGTERM)
+        assert four.ended() == [exits.PREEMPTED] * 4, four.said()
         said = four.said()
     assert f"Continuing at step {first}," in said[0] and not any("step " in text for text in said[1:]), said
     assert f"Checkpoint {newest} is corrupt" in said[0] and newest.with_name(f"{first + 1}.corrupt").is_dir()
-    assert_same_run(tmp_path, whole)
     assert json.loads((run / "run.json").read_text())["restarts"][-1]["devices"]["processes"] == 4
-    assert (run / "report.html").exists()
+    evaluated = saved(tmp_path)[0]
+    assert evaluated % 4 == 0 and (evaluated, "val") not in group.numbers(run), "it stopped in the evaluation"
+
+    with pytest.MonkeyPatch.context() as patch:
+        worker.record(ids, patch.setattr)
+        experiment.train(settings(), run, shared=shared, quiet=True)
+    assert_same_run(tmp_path, whole)
 
 
 def test_killed_processes_lose_nothing_that_was_committed(tmp_path, whole):
     """SIGKILL to one process ends the other in bounded time; so does one during a save, which leaves what was there."""
     run, ids = tmp_path / "run", tmp_path / "ids"
     words = group.train(run, "fsdp")
-    with group.group(tmp_path / "first", 2, 2, words, RECORD=ids, SLOW=0.1) as first:
+    soon = {"TRANSFORMER_JAX_HEARTBEAT": 5}
+    with group.group(tmp_path / "first", 2, 2, words, RECORD=ids, SLOW=0.1, **soon) as first:
         first.until(lambda: saved(tmp_path))
         first.processes[1].kill()
         codes = first.ended(timeout=100)
         assert codes[0] in group.LOST and codes[1] == -signal.SIGKILL, (codes, first.said())
     committed = saved(tmp_path)[0]
 
-    with group.group(tmp_path / "second", 2, 2, words, RECORD=ids, SLOW_SAVES=1.5) as second:
+    with group.group(tmp_path / "second", 2, 2, words, RECORD=ids, SLOW_SAVES=1.5, **soon) as second:
         second.until(lambda: list((run / "checkpoints").glob("*.orbax-checkpoint-tmp")))
         second.processes[0].kill()
         codes = second.ended(timeout=100)
@@ -112,6 +135,7 @@ def test_killed_processes_lose_nothing_that_was_committed(tmp_path, whole):
         assert third.ended() == [exits.OK] * 2, third.said()
     assert f"Continuing at step {committed}," in third.said()[0] and (run / "checkpoints" / "99").exists()
     assert_same_run(tmp_path, whole)
+    assert (run / "report.html").exists()
 
 
 def test_evaluations_of_two_processes_count_every_example_once(tmp_path, whole, shared):
@@ -145,12 +169,20 @@ def test_nan_on_one_process_stops_both_and_says_where(tmp_path):
     assert saved(tmp_path) == [2] and "step 4 gave loss nan" in both.said()[0]
 
 
-def test_processes_that_were_given_other_settings_say_which(tmp_path):
-    words = group.train(tmp_path / "run")
-    with group.group(tmp_path / "out", 2, 1, words, own={1: ["--config.schedule.base=0.2"]}) as both:
-        assert both.ended(timeout=100) == [exits.BAD_INPUT] * 2, both.said()
-    assert "rocess 1" in both.said()[0] and "schedule.base" in both.said()[0] and "0.2" in both.said()[0]
-    assert not saved(tmp_path)
+def test_processes_that_were_given_other_settings_or_miss_data_say_which(tmp_path):
+    """All end with 2, and none waits for the others on the devices: not even with another mesh."""
+    other = {1: ["--config", f"{group.EXPERIMENT}:tensor", "--config.schedule.base=0.2"]}
+    words = [group.train(tmp_path / name) for name in ("one", "two")]
+    with (
+        group.group(tmp_path / "mesh", 2, 2, words[0], own=other) as mesh,
+        group.group(tmp_path / "data", 2, 2, words[1], MISSING=1) as data,
+    ):
+        assert mesh.ended(timeout=100) == [exits.BAD_INPUT] * 2, mesh.said()
+        assert data.ended(timeout=100) == [exits.BAD_INPUT] * 2, data.said()
+    said = mesh.said()[0]
+    assert "rocess 1" in said and "schedule.base" in said and "0.2" in said and "parallel.mesh" in said, said
+    assert "Process 1 of 2 cannot go on" in data.said()[0] and "folder:photos" in data.said()[0], data.said()
+    assert not any((tmp_path / name / "checkpoints").exists() for name in ("one", "two"))
 
 
 def test_a_process_that_never_comes_is_named(tmp_path):

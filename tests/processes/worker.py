@@ -3,8 +3,9 @@
     python -m tests.processes.worker train --config ... --processes HOST:PORT,COUNT,INDEX
 
 RECORD=FOLDER writes the ids of every batch there. SLOW=SECONDS waits before each batch, SLOW_SAVES before a save is
-committed, so that signals come in time. POISON=POSITION makes the labels of process 1 NaN in the batch that begins
-there.
+committed, SLOW_EVALUATION each batch of an evaluation, whose first one is marked in RECORD, so that signals come in
+time. POISON=POSITION makes the labels of process 1 NaN in the batch that begins there. MISSING=INDEX: the data are not
+on the machine of that process.
 """
 
 import json
@@ -15,7 +16,7 @@ import time
 
 import numpy as np
 
-from transformer_jax.data import loading, pipeline
+from transformer_jax.data import loading, pipeline, sources
 
 
 class Recorded:
@@ -83,6 +84,18 @@ def _commit_slowly(seconds):
     async_checkpointer._background_wait_for_commit_futures = slowly
 
 
+def _evaluate_slowly(seconds, mark):
+    batches = pipeline.Evaluate.__iter__
+
+    def slowly(self):
+        for batch in batches(self):
+            mark.touch()
+            time.sleep(seconds)
+            yield batch
+
+    pipeline.Evaluate.__iter__ = slowly
+
+
 if __name__ == "__main__":
     from transformer_jax.cli import main
 
@@ -90,4 +103,8 @@ if __name__ == "__main__":
         record(os.environ["RECORD"], setattr)
     if "SLOW_SAVES" in os.environ:
         _commit_slowly(float(os.environ["SLOW_SAVES"]))
+    if "SLOW_EVALUATION" in os.environ:
+        _evaluate_slowly(float(os.environ["SLOW_EVALUATION"]), pathlib.Path(os.environ["RECORD"], "evaluating"))
+    if "MISSING" in os.environ and sys.argv[-1].endswith(f",{os.environ['MISSING']}"):
+        sources.missing = lambda sections: ["folder:photos is not a directory. Put your images there."]
     sys.exit(main.main())
