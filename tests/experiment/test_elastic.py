@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from tests.experiment import small
 from transformer_jax.experiment import program as programs
 from transformer_jax.parallel import memory
-from transformer_jax.training import checkpoint, integrity
+from transformer_jax.training import checkpoint, integrity, layout
 from transformer_jax.training import state as states
 
 SPREAD = {
@@ -79,10 +80,48 @@ def test_every_arrangement_continues_from_any(tmp_path, digests, before):
 
 
 @pytest.mark.parametrize(("before", "after"), [("ZeRO-1", "tensor"), ("offloaded", "fsdp"), ("fsdp", "offloaded")])
-def test_as_processes_save_and_read_it(tmp_path, digests, before, after):
-    """Cut, summed and joined on the devices, as a state that no process sees whole."""
+def test_as_processes_save_and_read_it(tmp_path, digests, before, after, monkeypatch):
+    """Cut, summed and joined on the devices, as a state no process sees whole; what is offloaded, there."""
+    if before == "offloaded":  # summed as on a TPU, once: it is another program to compile
+        monkeypatch.setattr(integrity, "_on_host", lambda leaf: leaf.sharding.memory_kind == memory.HOST)
     saved(tmp_path, before, spread=True)
     state, _, meta = restored(tmp_path, after, spread=True)
     assert meta["digest"] == digests
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == program(after).shardings
     assert integrity.digests(states.flatten(state), program(after).model.stacks) == digests
+
+
+def on_a_device(arrays):
+    """Bytes in the first device's own memory."""
+    meshed = [array for array in arrays if isinstance(array.sharding, jax.sharding.NamedSharding)]
+    near = [array for array in meshed if array.sharding.memory_kind != memory.HOST]
+    return sum(math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize for array in near)
+
+
+@pytest.mark.parametrize("name", ["data", "offloaded"])
+def test_what_is_saved_and_read_is_not_on_every_device_a_second_time(monkeypatch, name):
+    """Eight devices that each hold all of it: an eighth more while it is saved or read, and one leaf that was far."""
+    spread = program(name)
+    stacks, flat, held = spread.model.stacks, states.flatten(drawn(spread)), []
+    own, largest = on_a_device(flat.values()), max(leaf.nbytes for leaf in flat.values())
+    whole, far = sum(leaf.nbytes for leaf in flat.values()), name == "offloaded"
+    assert (own < whole) == far
+    before = on_a_device(jax.live_arrays())
+
+    def watched(make):
+        def made(*args):
+            held.append(on_a_device(jax.live_arrays()) - before)
+            return make(*args)
+
+        return made
+
+    monkeypatch.setattr(layout, "_cut", watched(layout._cut))
+    monkeypatch.setattr(layout, "_join", watched(layout._join))
+    neutral = layout.to_neutral(flat, stacks, spread=True)
+    saved = on_a_device(neutral.values())
+    assert saved < 1.1 * whole / 8 and max(held) <= saved + far * largest
+    held.clear()
+    again = layout.from_neutral(neutral, stacks, states.flatten(spread.abstract))
+    assert not neutral and max(held) <= saved + own
+    same = jax.tree.map(lambda one, two: np.array_equal(one, two) and one.sharding == two.sharding, again, flat)
+    assert all(same.values())

@@ -72,12 +72,12 @@ def test_of_the_numbers_so_far_the_last_ones_are_told(tmp_path, monkeypatch):
     """One value a metric goes to the other processes, however long the run is."""
     lines = [{"step": step, "wall": 1.0, "train/loss": 1 / (step + 1)} for step in range(1000)]
     file = tmp_path / "metrics.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in [{"step": 0, "wall": 0.5, "val/top1": None}, *lines]))
+    file.write_text("".join(json.dumps(line) + "\n" for line in [{"step": 0, "val/top1": 0.5}, *lines]))
     told = []
     monkeypatch.setattr(rundir.together, "by_first", lambda work: told.append(work()) or told[0])
     numbers = rundir.Numbers(tmp_path, 999, 1000, quiet=True)
     numbers.close()
-    assert told == [{"train/loss": 0.001, "val/top1": None}] and numbers.last == told[0]
+    assert told == [{"train/loss": 0.001, "val/top1": 0.5}] and numbers.last == told[0]
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """The digest: the same everywhere, and different for every flipped bit."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from transformer_jax import paths
 from transformer_jax.training import integrity
 
 STACKS = {"blocks": 3}
@@ -21,8 +22,10 @@ FLAT = {
 
 
 def on_device(flat):
-    sums = jax.device_get(integrity._on_device(flat, tuple(STACKS.items())))
-    return {path: int(value) for path, value in paths.unstack(sums, STACKS).items()}
+    """The digests as TPUs and GPUs make them: `integrity.digests` with nothing in the memory of the host."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(integrity, "_on_host", lambda leaf: False)
+        return integrity.digests(flat, STACKS)
 
 
 def test_a_device_and_the_host_agree_on_every_dtype():
@@ -37,10 +40,15 @@ def test_sharding_does_not_change_it(spec):
     path = "params/blocks/kernel"
     sharded = {path: jax.device_put(FLAT[path], NamedSharding(mesh, PartitionSpec(*spec)))}
     assert on_device(sharded).items() <= on_device(FLAT).items()
+    program = integrity._on_device(tuple(STACKS.items()), integrity._everywhere(sharded))
+    sums = program(sharded)[path]
+    assert sums.sharding.is_fully_replicated and len(sums.addressable_shards) == 8, "every process can read them"
 
 
+@pytest.mark.parametrize("chunk", [1 << 20, 40, 3])
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_parts_that_processes_hold_add_up_to_it(count):
+def test_the_parts_that_processes_hold_add_up_to_it(count, chunk, monkeypatch):
+    monkeypatch.setattr(integrity, "_CHUNK", chunk)
     array, total = np.asarray(FLAT["params/blocks/kernel"]), 0
     for rows in np.array_split(np.arange(16), count):
         for columns in (slice(0, 5), slice(5, 8)):
@@ -73,3 +81,13 @@ def test_long_arrays_are_summed_in_parts(monkeypatch):
     whole = integrity.digest(array)
     monkeypatch.setattr(integrity, "_CHUNK", 77)
     assert integrity.digest(array) == whole
+
+
+def test_a_part_is_summed_in_little_memory(monkeypatch):
+    part = np.ones((2000, 100), np.float32)
+    monkeypatch.setattr(integrity, "_CHUNK", 1000)
+    tracemalloc.start()
+    integrity._piece_sum(part, [0, 0], part.shape)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < part.nbytes / 10

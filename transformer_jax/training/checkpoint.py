@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from transformer_jax import paths, types
+from transformer_jax import types
 from transformer_jax.parallel import multihost, together
 from transformer_jax.training import integrity, layout, retention, state, storage
 
@@ -188,7 +188,7 @@ class Checkpointer:
         try:
             meta = storage.patiently(lambda: storage.read_meta(directory))
             accept(meta)
-            wanted = paths.unstack(layout.abstract(target), self._stacks, take=layout.layer)
+            wanted = layout.pieces(target, self._stacks)
             layout.require_same(meta["leaves"], wanted, where=str(directory))
             if not self._spread:
                 wanted = {path: np.empty((), leaf.dtype) for path, leaf in wanted.items()}

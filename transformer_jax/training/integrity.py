@@ -5,7 +5,9 @@ and `i` the index in row-major order. Weights are odd, so any single flipped bit
 no order, so the sum is the same on every sharding and any number of processes.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +36,7 @@ def digests(flat: types.FlatTree, stacks: Mapping[str, int]) -> dict[str, int]:
     found = {name: value for sums in own.values() for name, value in sums.items()}
     far = {path: leaf for path, leaf in flat.items() if path not in near}
     if far:
-        summed = jax.device_get(_on_device(far, tuple(sorted(stacks.items()))))
+        summed = jax.device_get(_on_device(tuple(sorted(stacks.items())), _everywhere(far))(far))
         found |= {path: int(value) for path, value in paths.unstack(summed, stacks).items()}
     return found
 
@@ -70,7 +72,17 @@ def _host_sums(path: str, leaf: Any, stacks: Mapping[str, int]) -> dict[str, int
 
 
 def _piece_sum(data: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> int:
-    """The share in the digest of an array of this shape that is due to a part of it, which starts there."""
+    """The share in the digest of an array of this shape that is due to a part of it, which starts there.
+
+    Walked along its first axis, so that little more than the part itself is ever in memory.
+    """
+    rows = max(1, _CHUNK // max(1, math.prod(data.shape[1:])))
+    if data.ndim == 0:
+        return _block_sum(data, start, shape)
+    return sum(_block_sum(data[at : at + rows], [start[0] + at, *start[1:]], shape) for at in range(0, len(data), rows))
+
+
+def _block_sum(data: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> int:
     words = np.ascontiguousarray(data).reshape(*data.shape, 1).view(_word(data.dtype)).astype(np.uint32)
     index, stride = np.zeros(words.shape, np.uint32), 1
     sizes, starts = (*shape, words.shape[-1]), (*start, 0)
@@ -99,7 +111,18 @@ def _device_sums(flat: types.FlatTree, stacks: tuple[tuple[str, int], ...]) -> t
     return {path: jax.vmap(_device_sum)(leaf) if path in split else _device_sum(leaf) for path, leaf in flat.items()}
 
 
-_on_device = jax.jit(_device_sums, static_argnums=1)
+@functools.cache
+def _on_device(stacks: tuple[tuple[str, int], ...], where: Any) -> Callable[[types.FlatTree], types.FlatTree]:
+    """The sums of leaves as one program; `where` they lie is not left to the compiler, every process reads them."""
+    placed = {} if where is None else {"out_shardings": where}
+    return jax.jit(functools.partial(_device_sums, stacks=stacks), **placed)
+
+
+def _everywhere(flat: types.FlatTree) -> Any:
+    """On every device of the leaves' mesh; `None` where they have none."""
+    meshes = {getattr(leaf.sharding, "mesh", None) for leaf in flat.values()}
+    mesh = meshes.pop() if len(meshes) == 1 else None
+    return None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
 def _device_sum(x: jax.Array) -> jax.Array:

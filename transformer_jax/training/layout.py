@@ -1,10 +1,13 @@
 """The neutral layout of a checkpoint: every leaf under its plain path, one per layer, on no particular mesh.
 
 In memory the layers of a stack are one array with a leading axis. A state that one process can see whole goes through
-host memory, where nothing has to be compiled; one that is spread over processes is cut and joined inside `jit`.
+host memory, where nothing has to be compiled; one that is spread over processes is cut and joined inside `jit`, leaf by
+leaf. What lies beside the state meanwhile is spread over all devices: of n a state that each of them has whole needs
+1/n more, not as much again.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,47 +18,81 @@ import numpy as np
 from transformer_jax import paths, types
 from transformer_jax.parallel import memory
 
-_Items = tuple[tuple[str, Any], ...]
-
 
 def to_neutral(flat: types.FlatTree, stacks: Mapping[str, int], *, spread: bool) -> types.FlatTree:
     """Leaves to write: a copy, so that the step may overwrite (donate) the original while they are being written."""
     if spread:
-        near = {path: jax.device_put(leaf, _in_own_memory(leaf.sharding)) for path, leaf in flat.items()}
-        return _cut(tuple(stacks.items()), _shardings(paths.unstack(abstract(near), stacks, take=layer)))(near)
+        return {name: piece for path, leaf in flat.items() for name, piece in _apart(path, leaf, stacks).items()}
     return paths.unstack({path: np.array(leaf) for path, leaf in jax.device_get(flat).items()}, stacks)
 
 
 def from_neutral(neutral: types.FlatTree, stacks: Mapping[str, int], target: types.FlatTree) -> types.FlatTree:
-    """The inverse of `to_neutral`: numpy leaves stay numpy, arrays take the shardings of `target`."""
+    """The inverse of `to_neutral`: numpy leaves stay numpy, arrays take the shardings of `target` and are given up."""
     if all(isinstance(leaf, np.ndarray) for leaf in neutral.values()):
         return paths.stack(neutral, stacks, np.stack)
-    where = tuple((path, _in_own_memory(leaf.sharding)) for path, leaf in target.items())
-    return _joined(tuple(stacks.items()), where)(neutral)
+    return {path: _together(neutral, path, leaf, stacks) for path, leaf in target.items()}
 
 
-@functools.lru_cache(maxsize=8)
-def _cut(stacks: _Items, shardings: _Items) -> Callable[[types.FlatTree], types.FlatTree]:
-    def cut(flat: types.FlatTree) -> types.FlatTree:
-        return paths.unstack({path: jnp.copy(leaf) for path, leaf in flat.items()}, dict(stacks))
-
-    return jax.jit(cut, out_shardings=dict(shardings))
+def pieces(target: types.FlatTree, stacks: Mapping[str, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The neutral leaves of `target`, each cut over every device that it can be cut over."""
+    cut = paths.unstack(abstract(target), stacks, take=layer)
+    return {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_spread(leaf)) for path, leaf in cut.items()}
 
 
-@functools.lru_cache(maxsize=8)
-def _joined(stacks: _Items, shardings: _Items) -> Callable[[types.FlatTree], types.FlatTree]:
-    return jax.jit(lambda flat: paths.stack(flat, dict(stacks), jnp.stack), out_shardings=dict(shardings))
+def _apart(path: str, leaf: jax.Array, stacks: Mapping[str, int]) -> types.FlatTree:
+    """The neutral leaves of one leaf: copies."""
+    parts = pieces({path: leaf}, stacks)
+    near = jax.device_put(leaf, _in_own_memory(leaf.sharding))
+    found = _cut(path not in parts, tuple(part.sharding for part in parts.values()))(near)
+    if _is_far(leaf.sharding):  # a leaf that waits on the host is only one at a time on the devices
+        jax.block_until_ready(found)
+    return dict(zip(parts, found, strict=True))
 
 
-def _shardings(flat: types.FlatTree) -> _Items:
-    return tuple((path, leaf.sharding) for path, leaf in flat.items())
+def _together(neutral: types.FlatTree, path: str, target: Any, stacks: Mapping[str, int]) -> jax.Array:
+    """One leaf from its neutral ones, which are taken out of `neutral` and given up."""
+    parts = pieces({path: target}, stacks)
+    joined = _join(path not in parts, _in_own_memory(target.sharding))([neutral.pop(name) for name in parts])
+    return jax.block_until_ready(jax.device_put(joined, target.sharding))
+
+
+@functools.cache
+def _cut(stacked: bool, where: tuple[Any, ...]) -> Callable[[jax.Array], list[jax.Array]]:
+    def cut(leaf: jax.Array) -> list[jax.Array]:
+        return [jnp.copy(leaf[index] if stacked else leaf) for index in range(len(where))]
+
+    return jax.jit(cut, out_shardings=list(where))
+
+
+@functools.cache
+def _join(stacked: bool, where: Any) -> Callable[[list[jax.Array]], jax.Array]:
+    return jax.jit(lambda parts: jnp.stack(parts) if stacked else parts[0], out_shardings=where)
+
+
+def _spread(leaf: jax.ShapeDtypeStruct) -> Any:
+    """The leaf's sharding, cut further over the axes of the mesh along which devices hold the same."""
+    sharding = leaf.sharding
+    if not isinstance(sharding, jax.sharding.NamedSharding):
+        return sharding
+    mesh, entries = sharding.mesh, [*sharding.spec, *(None,) * (len(leaf.shape) - len(sharding.spec))]
+    cuts = [entry if isinstance(entry, tuple) else () if entry is None else (entry,) for entry in entries]
+    for name, size in mesh.shape.items():
+        if size == 1 or any(name in taken for taken in cuts):
+            continue
+        for axis, length in enumerate(leaf.shape):
+            if length and length % (size * math.prod(mesh.shape[taken] for taken in cuts[axis])) == 0:
+                cuts[axis] = (*cuts[axis], name)
+                break
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*(taken or None for taken in cuts)))
 
 
 def _in_own_memory(sharding: Any) -> Any:
     """The same sharding in the devices' own memory, where that of the host has it."""
-    if isinstance(sharding, jax.sharding.NamedSharding) and sharding.memory_kind == memory.HOST:
-        return jax.sharding.NamedSharding(sharding.mesh, sharding.spec)
-    return sharding
+    return jax.sharding.NamedSharding(sharding.mesh, sharding.spec) if _is_far(sharding) else sharding
+
+
+def _is_far(sharding: Any) -> bool:
+    return isinstance(sharding, jax.sharding.NamedSharding) and sharding.memory_kind == memory.HOST
 
 
 def place(flat: types.FlatTree, target: types.FlatTree) -> types.FlatTree:
