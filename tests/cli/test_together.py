@@ -1,5 +1,10 @@
 """How several processes end: one code where a restart would not help, whoever a scheduler asks."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from transformer_jax.cli import together
@@ -51,3 +56,36 @@ def test_what_a_restart_may_mend_ends_the_others_as_having_lost_one(ended):
 @pytest.mark.parametrize("code", [exits.OK, exits.PREEMPTED])
 def test_an_end_in_order_asks_nothing_of_the_others(ended, code):
     assert ended(lambda: code) == (code, None)
+
+
+ONE_FAILS = """
+import sys, time
+import numpy as np
+from transformer_jax.cli import together
+from transformer_jax.parallel import multihost
+
+def work():
+    together.join(None)
+    from jax.experimental import multihost_utils
+    multihost_utils.process_allgather(np.zeros(1))
+    if multihost.index() == 1:
+        raise ValueError("a bug of one process")
+    multihost_utils.process_allgather(np.zeros(1))  # for ever: it is a collective of the devices
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(together.leave("train", work))
+"""
+
+
+@pytest.mark.slow
+def test_a_bug_on_one_process_is_the_code_of_both(tmp_path):
+    launch = pathlib.Path(__file__).parents[2] / "launch"
+    (tmp_path / "program.py").write_text(ONE_FAILS)
+    script = f"{sys.executable} {tmp_path}/program.py; echo ended with $?"
+    environ = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(launch.parent)}
+    command = [launch / "processes.sh", "2", "1", "bash", "-c", script]
+    found = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=110)
+    codes = sorted(line for line in found.stdout.splitlines() if "ended with" in line)
+    assert codes == ["[0] ended with 1", "[1] ended with 1"], found.stderr
+    assert "a bug of one process" in found.stderr
