@@ -8,6 +8,24 @@ from typing import Any
 from transformer_jax.cli import main
 
 
+class _Help(argparse.HelpFormatter):
+    """The usual help, and then the keys of `--json`."""
+
+    whole = False
+
+    def start_section(self, heading: str | None) -> None:
+        self.whole = True  # a line of usage, as errors print it, has no sections
+        super().start_section(heading)
+
+    def format_help(self) -> str:
+        said = super().format_help()
+        if not self.whole:
+            return said
+        from transformer_jax.tools.plan import report
+
+        return f"{said}\nkeys of --json, and how each is got (null where it does not apply):\n{report.explain()}\n"
+
+
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     main.add_config(parser)
@@ -23,9 +41,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", action="store_true", help="find the largest batch and the cheapest remat and mesh")
     parser.add_argument("--calibrate", metavar="RUN_DIR", help="replace the estimate by what steps of this run took")
     parser.add_argument("--prices", metavar="FILE", help="your prices of a chip-hour: cost of the whole experiment")
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object; transformer_jax/tools/plan/report.py lists its keys"
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, with the keys below")
+    parser.formatter_class = _Help
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -43,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings["data"] = dict(settings["data"], examples=arguments.examples or settings["data"]["examples"])
     if arguments.classes:
         settings["model"] = dict(settings["model"], num_classes=arguments.classes)
-    wanted: dict[str, Any] = dict(batch_size=arguments.batch, adjust=_adjust(arguments.calibrate))
+    wanted: dict[str, Any] = dict(batch_size=arguments.batch, adjust=_adjust(arguments.calibrate, arguments.topology))
     if arguments.prices:
         from transformer_jax.tools.plan import prices
 
@@ -59,8 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(found) if arguments.json else text)
 
 
-def _adjust(run_dir: str | None) -> Any:
+def _adjust(run_dir: str | None, name: str) -> Any:
     """What replaces the estimate: the steps of a run, or of an earlier one on that kind of chip."""
-    from transformer_jax.tools.plan import calibration
+    from transformer_jax.tools.plan import calibration, topology
 
-    return calibration.known if run_dir is None else lambda timed, compiled: calibration.apply(timed, compiled, run_dir)
+    kind = topology.parse(name)[0].kind  # what is wrong with a run is said before anything is compiled
+    return calibration.known if run_dir is None else calibration.of_run(run_dir, kind)

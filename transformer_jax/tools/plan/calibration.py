@@ -12,7 +12,7 @@ import math
 import os
 import pathlib
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformer_jax import types
@@ -34,6 +34,7 @@ class Measured:
     kind: str
     devices: int
     settings: Mapping[str, Any]
+    processes: int = 1
 
 
 def file() -> pathlib.Path:
@@ -43,25 +44,35 @@ def file() -> pathlib.Path:
     return pathlib.Path(chosen).expanduser()
 
 
-def apply(timed: estimate.Estimate, compiled: compiling.Compiled, run_dir: str) -> estimate.Estimate:
-    """The estimate times what the run in `run_dir` measured, which is kept for the chip."""
-    ran, kind = measured(run_dir), compiled.hardware.kind
+def of_run(run_dir: str, kind: str) -> Callable[[estimate.Estimate, compiling.Compiled], estimate.Estimate]:
+    """What turns estimates for the chip `kind` into them times what the run measured, which is kept for the chip.
+
+    The run is read now, and its own step compiled at most once. Raises `InputError` for a run on another chip.
+    """
+    ran = measured(run_dir)
     if ran.kind != kind:
         raise types.InputError(
             f"A run calibrates the chip it ran on: {run_dir} ran on {ran.kind}, the plan is for {kind}. Name a run on"
             f" {kind}, or plan for {ran.kind}."
         )
-    own = timed if _same(ran, compiled) else _estimated(ran, compiled)
-    ratio, low, high = (seconds / own.step_seconds for seconds in (ran.seconds, ran.low, ran.high))
-    kept = {
-        "ratio": ratio,
-        "low": low,
-        "high": high,
-        "run": os.path.abspath(run_dir),
-        "when": datetime.date.today().isoformat(),
-    }
-    _keep(kind, kept)
-    return scaled(timed, kept)
+    own: dict[str, estimate.Estimate] = {}
+
+    def adjust(timed: estimate.Estimate, compiled: compiling.Compiled) -> estimate.Estimate:
+        where = compiled.topology.name if _same_devices(ran, compiled) else _slice(ran, compiled, run_dir)
+        if where not in own:
+            own[where] = timed if _same(ran, compiled) else _estimated(ran, where)
+        ratio, low, high = (seconds / own[where].step_seconds for seconds in (ran.seconds, ran.low, ran.high))
+        when = datetime.date.today().isoformat()
+        kept = {"ratio": ratio, "low": low, "high": high, "run": os.path.abspath(run_dir), "when": when}
+        _keep(kind, kept)
+        return scaled(timed, kept)
+
+    return adjust
+
+
+def apply(timed: estimate.Estimate, compiled: compiling.Compiled, run_dir: str) -> estimate.Estimate:
+    """The estimate of one plan times what the run in `run_dir` measured, which is kept for the chip."""
+    return of_run(run_dir, compiled.hardware.kind)(timed, compiled)
 
 
 def known(timed: estimate.Estimate, compiled: compiling.Compiled) -> estimate.Estimate:
@@ -92,7 +103,8 @@ def measured(run_dir: str) -> Measured:
     except (OSError, ValueError) as error:
         raise types.InputError(f"--calibrate must be a run directory of train: {run_dir}: {error}.") from None
     latest = [record, *record.get("restarts", [])]
-    places = {(one["devices"]["kind"], one["devices"]["count"]) for one in latest}
+    devices = [one["devices"] for one in latest]
+    places = {(one["kind"], one["count"], one.get("processes", 1)) for one in devices}
     if len(places) > 1:
         raise types.InputError(f"A run calibrates one kind of hardware: {run_dir} was continued on {sorted(places)}.")
     seconds = [line["time/step_ms"] / 1e3 * (1 - line.get("time/data_wait", 0.0)) for line in lines if _tells(line)]
@@ -102,8 +114,8 @@ def measured(run_dir: str) -> Measured:
             " Train longer, or set train.log_every lower."
         )
     ordered, tail = sorted(seconds), len(seconds) // 20
-    kind, devices = places.pop()
-    return Measured(statistics.median(ordered), ordered[tail], ordered[-1 - tail], kind, devices, settings)
+    kind, count, processes = places.pop()
+    return Measured(statistics.median(ordered), ordered[tail], ordered[-1 - tail], kind, count, settings, processes)
 
 
 def _tells(line: Mapping[str, Any]) -> bool:
@@ -116,17 +128,40 @@ def _same(ran: Measured, compiled: compiling.Compiled) -> bool:
     theirs, ours = sections.settled(sections.restore(ran.settings)), compiled.settings
     size = theirs["data"]["batch_size"], theirs["train"]["accumulate"]
     return (
-        ran.devices == compiled.mesh.size
+        _same_devices(ran, compiled)
         and size == (compiled.batch_size, ours["train"]["accumulate"])
         and all(dict(theirs[part]) == dict(ours[part]) for part in parts)
     )
 
 
-def _estimated(ran: Measured, compiled: compiling.Compiled) -> estimate.Estimate:
-    """The estimate of the run's own step, on a slice of as many devices."""
-    name = f"{compiled.topology.chip.name}:{shape(compiled.topology.chip, ran.devices)}"
-    name = compiled.topology.name if ran.devices == compiled.mesh.size else name
-    return estimate.of(compiling.compile_step(sections.restore(ran.settings), name))
+def _same_devices(ran: Measured, compiled: compiling.Compiled) -> bool:
+    """Whether the run had the devices of the plan; GPUs of one node are no GPUs of several."""
+    nodes = _nodes(ran) if compiled.topology.chip.family == "cuda" else None
+    return ran.devices == compiled.mesh.size and nodes in (None, compiled.topology.shape[0])
+
+
+def _nodes(ran: Measured) -> int | None:
+    """Nodes of a run on GPUs: a process has those of its node, or one alone and then nothing says where it was."""
+    return None if ran.devices == ran.processes > 1 else ran.processes
+
+
+def _slice(ran: Measured, compiled: compiling.Compiled, run_dir: str) -> str:
+    """The topology to compare the run on: as many devices of the chip."""
+    chip = compiled.topology.chip
+    if chip.family != "cuda":
+        return f"{chip.name}:{shape(chip, ran.devices)}"
+    nodes = _nodes(ran)
+    if nodes is None:
+        raise types.InputError(
+            f"A run on GPUs is compared on the nodes it had: {run_dir} had {ran.processes} processes of one GPU each,"
+            f" on nodes it does not name. Plan for as many GPUs: --topology {chip.name}:NODESxGPUS."
+        )
+    return f"{chip.name}:{nodes}x{ran.devices // nodes}"
+
+
+def _estimated(ran: Measured, where: str) -> estimate.Estimate:
+    """The estimate of the run's own step."""
+    return estimate.of(compiling.compile_step(sections.restore(ran.settings), where))
 
 
 def shape(chip: chips.Chip, devices: int) -> str:
