@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import resource
 import subprocess
 import sys
@@ -22,7 +23,7 @@ OOM = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 21474836480 by
 
 def test_out_of_memory_says_what_to_change():
     with pytest.raises(types.InputError) as caught, failures.memory_hints(batch_size=1024, accumulate=2, devices=4):
-        raise RuntimeError(OOM)
+        raise jax.errors.JaxRuntimeError(OOM)
     text = str(caught.value)
     assert "128 examples at a time on each of 4" in text
     assert "accumulate=4" in text and "remat=full" in text and "'fsdp' axis" in text and "21474836480" in text
@@ -33,9 +34,27 @@ def test_out_of_memory_does_not_advise_what_is_done_already():
     assert "remat=full" not in text and "accumulate=2" not in text and "fsdp" not in text and "data.batch_size" in text
 
 
-def test_other_errors_pass():
-    with pytest.raises(ValueError, match="something else"), failures.memory_hints(batch_size=8):
-        raise ValueError("something else")
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("something else"),
+        jax.errors.JaxRuntimeError("INTERNAL: something else"),
+        ValueError("RESOURCE_EXHAUSTED: Error reading local file: Too many open files [os_error_code='24']"),
+    ],
+)
+def test_other_errors_pass(error):
+    with pytest.raises(type(error)) as caught, failures.memory_hints(batch_size=8):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("ids", [None, [7, 3]])
+def test_a_batch_that_diverged_is_described_by_its_positions(tmp_path, ids):
+    error = failures.diverged(failures.BatchRecord(4, 48, 16, ids), {"loss": float("nan")}, tmp_path)
+    report = json.loads((tmp_path / failures.REPORT).read_text())
+    assert (report["step"], report["first_example"], report["last_example"]) == (4, 48, 63)
+    assert report.get("ids") == (None if ids is None else ["7", "3"]) and ("ids" in report) == (ids is not None)
+    assert "on examples 48 to 63 of the data order" in str(error)
 
 
 def test_a_retrace_names_the_leaves_that_changed():

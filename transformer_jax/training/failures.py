@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Generator, Mapping
 from typing import Any
 
+import jax
+
 from transformer_jax import types
 from transformer_jax.training import exits
 
@@ -101,20 +103,25 @@ def disk_full(directory: str | os.PathLike[str], said: str) -> str:
 
 
 def diverged(record: BatchRecord, metrics: Mapping[str, Any], directory: str | os.PathLike[str] | None) -> Diverged:
-    """The error for a step that was not finite, with a report of it in `directory`/diverged.json."""
+    """The error for a step that was not finite, with a report of it in `directory`/diverged.json.
+
+    The report has the global positions of the batch in the data order, and ids where the pipeline gives them.
+    """
     where = ""
+    last = record.first_example + record.batch_size - 1
     if directory is not None:
         path = os.path.join(directory, REPORT)
-        ids = None if record.ids is None else [str(name) for name in record.ids]
         report = {
-            **dataclasses.asdict(record),
-            "ids": ids,
+            "step": record.step,
+            "first_example": record.first_example,
+            "last_example": last,
+            "batch_size": record.batch_size,
+            **({} if record.ids is None else {"ids": [str(name) for name in record.ids]}),
             "metrics": {name: str(value) for name, value in metrics.items()},
         }
         with open(path, "w") as file:
             json.dump(report, file, indent=2, default=str)
         where = f" The batch is described in {path}."
-    last = record.first_example + record.batch_size - 1
     shown = ", ".join(f"{name} {metrics[name]:.4g}" for name in ("loss", "grad_norm", "update_norm") if name in metrics)
     return Diverged(
         f"Training needs finite numbers: step {record.step} gave {shown} on examples {record.first_example} to {last}"
@@ -127,10 +134,13 @@ def diverged(record: BatchRecord, metrics: Mapping[str, Any], directory: str | o
 def memory_hints(
     *, batch_size: int, accumulate: int = 1, remat: str | None = None, devices: int = 1
 ) -> Generator[None, None, None]:
-    """Within this context an out-of-memory error of the device becomes an `InputError` that says what to change."""
+    """Within this context an out-of-memory error of the device becomes an `InputError` that says what to change.
+
+    Others have the same code: a file that cannot be opened for want of handles is no matter of the device.
+    """
     try:
         yield
-    except Exception as error:
+    except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise types.InputError(
