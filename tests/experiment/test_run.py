@@ -344,6 +344,11 @@ def test_a_configuration_that_cannot_run_stops_before_anything_is_compiled(chang
         experiment.train(small.tiny(**changes), tmp_path, quiet=True)
 
 
+def test_a_program_for_fake_batches_keeps_the_ranges_too(shared):
+    with pytest.raises(types.InputError, match="a divisor of data.batch_size=16: it is 3"):
+        experiment.without_data(small.tiny(**{"train.accumulate": "3"}), shared)
+
+
 def test_a_finished_run_gives_its_numbers_again(finished):
     folder, metrics = finished
     again = experiment.train(small.tiny(**MIDDLE), folder, quiet=True)

@@ -148,8 +148,8 @@ def test_a_mesh_across_slices_sends_over_the_network():
 def test_what_waits_on_the_host_is_not_in_the_memory_of_the_device():
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     leaves = [
-        jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=here.with_memory_kind(kind))
-        for kind in (here.memory_kind, "pinned_host")
+        jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=where)
+        for where in (here, here.with_memory_kind("pinned_host"))
     ]
     assert compiling.device_bytes(leaves) == 8 * 128 * 4
 
