@@ -91,6 +91,21 @@ def test_as_processes_save_and_read_it(tmp_path, digests, before, after, monkeyp
     assert integrity.digests(states.flatten(state), program(after).model.stacks) == digests
 
 
+BRIEF = "moments in bfloat16"
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["one process", "as processes do"])
+@pytest.mark.parametrize(("before", "after"), [("data", BRIEF), (BRIEF, "fsdp"), ("offloaded", BRIEF)])
+def test_first_moments_may_be_kept_in_less_or_more(tmp_path, monkeypatch, before, after, spread):
+    monkeypatch.setitem(SPREAD, BRIEF, (8, dict(optim__moment_dtype="bfloat16", parallel__offload="optimizer")))
+    state, _, _ = restored(saved(tmp_path, before, spread=spread), after, spread=spread)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == program(after).shardings
+    given, wanted = states.flatten(drawn(program(before))), states.flatten(program(after).abstract)
+    for path, leaf in states.flatten(state).items():
+        assert leaf.dtype == wanted[path].dtype, path
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(given[path]).astype(leaf.dtype), err_msg=path)
+
+
 def on_a_device(arrays):
     """Bytes in the first device's own memory."""
     meshed = [array for array in arrays if isinstance(array.sharding, jax.sharding.NamedSharding)]

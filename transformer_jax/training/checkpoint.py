@@ -188,8 +188,9 @@ class Checkpointer:
         try:
             meta = storage.patiently(lambda: storage.read_meta(directory))
             accept(meta)
+            layout.require_same(meta["leaves"], layout.pieces(target, self._stacks), where=str(directory))
+            target = layout.as_stored(target, meta["leaves"], self._stacks)
             wanted = layout.pieces(target, self._stacks)
-            layout.require_same(meta["leaves"], wanted, where=str(directory))
             if not self._spread:
                 wanted = {path: np.empty((), leaf.dtype) for path, leaf in wanted.items()}
             neutral = storage.patiently(lambda: storage.read_leaves(directory, wanted))

@@ -95,9 +95,27 @@ def _is_far(sharding: Any) -> bool:
     return isinstance(sharding, jax.sharding.NamedSharding) and sharding.memory_kind == memory.HOST
 
 
+def as_stored(
+    target: types.FlatTree, stored: Mapping[str, Mapping[str, Any]], stacks: Mapping[str, int]
+) -> types.FlatTree:
+    """`target` with the dtypes of a checkpoint whose leaves are `stored` (of `describe`)."""
+    found = {}
+    for path, leaf in target.items():
+        first = next(iter(paths.unstack({path: leaf}, stacks, take=lambda whole, index: whole)))
+        found[path] = jax.ShapeDtypeStruct(leaf.shape, stored[first]["dtype"], sharding=getattr(leaf, "sharding", None))
+    return found
+
+
 def place(flat: types.FlatTree, target: types.FlatTree) -> types.FlatTree:
-    """Every leaf on the devices its target names."""
-    return {path: jax.device_put(flat[path], getattr(leaf, "sharding", None)) for path, leaf in target.items()}
+    """Every leaf on the devices its target names, in its dtype."""
+    return {path: _placed(flat[path], leaf) for path, leaf in target.items()}
+
+
+def _placed(leaf: Any, target: Any) -> jax.Array:
+    if leaf.dtype != target.dtype:
+        near = leaf if isinstance(leaf, np.ndarray) else jax.device_put(leaf, _in_own_memory(leaf.sharding))
+        leaf = near.astype(target.dtype)
+    return jax.device_put(leaf, getattr(target, "sharding", None))
 
 
 def abstract(flat: types.FlatTree) -> dict[str, jax.ShapeDtypeStruct]:
@@ -122,13 +140,14 @@ def describe(flat: types.FlatTree) -> dict[str, dict[str, Any]]:
 
 
 def require_same(stored: Mapping[str, Mapping[str, Any]], wanted: types.FlatTree, *, where: str) -> None:
-    """Raises `InputError`, path by path, unless `stored` (of `describe`) is what `wanted` asks for."""
+    """Raises `InputError`, path by path, unless `stored` (of `describe`) is what `wanted` asks for. A moment of the
+    optimizer may be stored in more or less precision than it is asked for."""
     asked = describe(wanted)
     lines = []
     for path in sorted(asked.keys() | stored.keys()):
-        old, new = (_shown(side.get(path)) for side in (stored, asked))
-        if old == new:
+        if _fits(path, stored.get(path), asked.get(path)):
             continue
+        old, new = (_shown(side.get(path)) for side in (stored, asked))
         hint = ""
         if path not in stored:
             hint = paths.did_you_mean(path, stored.keys() - asked.keys())
@@ -141,6 +160,13 @@ def require_same(stored: Mapping[str, Mapping[str, Any]], wanted: types.FlatTree
             + "\n".join([*lines[:20], *more])
             + "\nContinue with the configuration the run was started with, or take only its weights with init_from."
         )
+
+
+def _fits(path: str, stored: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> bool:
+    if stored is None or asked is None or list(stored["shape"]) != list(asked["shape"]):
+        return False
+    both = {stored["dtype"], asked["dtype"]}
+    return len(both) == 1 or (path.startswith("optimizer/") and both == {"float32", "bfloat16"})
 
 
 def _shown(leaf: Mapping[str, Any] | None) -> str:
