@@ -88,7 +88,14 @@ def test_labels_are_read_one_by_one_where_the_source_knows_no_better():
 
 def test_the_listing_names_every_kind():
     lines = [line for line in sources.listing().splitlines() if not line.startswith(" ")]
-    assert [line.split()[0] for line in lines] == ["digits", "glyphs", "fake", "tfds:NAME", "folder:PATH", "private:NAME"]
+    assert [line.split()[0] for line in lines] == [
+        "digits",
+        "glyphs",
+        "fake",
+        "tfds:NAME",
+        "folder:PATH",
+        "private:NAME",
+    ]
     assert all(len(line.split()) > 3 for line in lines)
 
 

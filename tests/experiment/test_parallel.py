@@ -37,9 +37,9 @@ def trained(**changes):
     for number in range(3):
         with jax.transfer_guard("disallow"):
             batch = {name: np.roll(array, number, axis=0) for name, array in spread.fake_batch(16).items()}
-            state, metrics = spread.step(state, spread.jit.put(batch), spread.jit.scalar(1e-2))
+            state, metrics = spread.step(state, spread.strategy.put(batch), spread.strategy.scalar(1e-2))
         losses.append(float(metrics["loss"]))
-    logits = np.asarray(spread.predict(state.params, spread.jit.put(spread.fake_batch(16))))
+    logits = np.asarray(spread.predict(state.params, spread.strategy.put(spread.fake_batch(16))))
     return losses, paths.flatten(jax.device_get(state.params)), logits, spread.step._cache_size()
 
 

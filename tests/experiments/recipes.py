@@ -119,8 +119,8 @@ SMALL_RESNET = {"variant": None, "units": (1, 1), "width": 32, "image_size": 32}
 def step(settings, shared):
     """The loss of one step of a shrunk recipe on fake data, at the rate of its first step."""
     program = experiment.without_data(settings, shared)
-    batch = program.jit.put(program.fake_batch(settings["data"]["batch_size"]))
-    first = program.jit.scalar(rate(settings, 1, 1_000_000))
+    batch = program.strategy.put(program.fake_batch(settings["data"]["batch_size"]))
+    first = program.strategy.scalar(rate(settings, 1, 1_000_000))
     if program not in _COMPILED:
         lowered = program.step.lower(begun(program), batch, first)
         _COMPILED[program] = lowered.compile(compiler_options=_UNOPTIMISED)

@@ -31,9 +31,9 @@ def test_a_model_is_built_stepped_and_read_like_any_other(name):
     before = {path: np.float32(0.1 * rng.normal(size=leaf.shape)) for path, leaf in shapes.items()}
     state = made.init_with(jax.random.key(0), made.place(before))
     assert any("fsdp" in leaf.spec for leaf in jax.tree.leaves(made.shardings.params))
-    batch = made.jit.put(made.fake_batch(8))
+    batch = made.strategy.put(made.fake_batch(8))
     for _ in range(2):
-        state, metrics = made.step(state, batch, made.jit.scalar(1e-2))
+        state, metrics = made.step(state, batch, made.strategy.scalar(1e-2))
     assert np.isfinite(float(metrics["loss"]))
     after = made.neutral(state.params)
     assert set(after) == set(before)

@@ -210,9 +210,7 @@ def test_the_guard_names_what_stays_whole_and_what_would_cut_it():
     axes = {"even/kernel": ("embed", "mlp"), "odd/kernel": ("embed", "mlp")}
     rules.require_sharded({"even": tree, "odd": odd}, axes, mesh, "fsdp")  # 72 divides by 8
     odd = {"kernel": jax.ShapeDtypeStruct((36, 36), jnp.float32)}
-    message = (
-        r"50\.3% are, as no axis divides by fsdp=8 in odd/kernel \(embed 36, mlp 36\). fsdp=4 would do"
-    )
+    message = r"50\.3% are, as no axis divides by fsdp=8 in odd/kernel \(embed 36, mlp 36\). fsdp=4 would do"
     with pytest.raises(types.InputError, match=message):
         rules.require_sharded({"even": tree, "odd": odd}, axes, mesh, "fsdp")
     rules.require_sharded({"even": tree, "odd": odd}, axes, mesh, "data")

@@ -49,7 +49,7 @@ def _classification(
     columns = _columns(name, data, class_names) if section["subset"] else None
     loss = program.settings["train"]["loss"]
     return classification.Classification(
-        name, data, program.predict, program.jit.put, loss=loss, columns=columns, keep=keep
+        name, data, program.predict, program.strategy.put, loss=loss, columns=columns, keep=keep
     )
 
 
@@ -62,7 +62,7 @@ def _multilabel(
     keep: outputs.Keep | None,
 ) -> evaluator.Evaluator:
     data = shared.eval_pipeline(name, section, section["split"], program, rows=True)
-    return multilabel.MultiLabel(name, data, program.predict, program.jit.put, keep=keep)
+    return multilabel.MultiLabel(name, data, program.predict, program.strategy.put, keep=keep)
 
 
 def _frozen(
@@ -74,7 +74,7 @@ def _frozen(
     train, test = (
         shared.eval_pipeline(name, section, split, program, classes=False) for split in evals.splits(section)
     )
-    return constructor(name, train, test, program.features, program.jit.put, keep=keep, **options)
+    return constructor(name, train, test, program.features, program.strategy.put, keep=keep, **options)
 
 
 _HEADED: dict[str, Callable[..., evaluator.Evaluator]] = {

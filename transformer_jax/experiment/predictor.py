@@ -39,7 +39,7 @@ class Predictor:
         self._params = self.program.place(_whole(source, self.program))
         names, classes = source.meta.get("class_names") or (), self.program.model.config.num_classes
         self.class_names = list(names) if len(names) == classes else [f"class {i}" for i in range(classes)]
-        self._attention = self.program.jit.compile(self._maps)
+        self._attention = self.program.strategy.compile(self._maps)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """What logits [..., classes] say of the classes: of one among all, or of each by itself, as it was trained."""
@@ -54,7 +54,7 @@ class Predictor:
         for start in range(0, len(pixels), batch_size):
             part = pixels[start : start + batch_size]
             padded = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), axis=0)])
-            logits = self.program.predict(self._params, self.program.jit.put({"image": padded}))
+            logits = self.program.predict(self._params, self.program.strategy.put({"image": padded}))
             rows.append(np.asarray(logits)[: len(part)])
         return np.concatenate(rows)
 
@@ -62,7 +62,7 @@ class Predictor:
         """Of one image [height, width, channels] the attention weights [layers, heads, length, length], and those
         [pools, length] with which its tokens become one vector: a row for each head of a MAP head, else one."""
         self.require_attention()
-        found = self._attention(self._params, self.program.jit.put({"image": image[None]}))
+        found = self._attention(self._params, self.program.strategy.put({"image": image[None]}))
         layers, pooling = (np.asarray(part)[0] for part in found)
         return layers, pooling
 

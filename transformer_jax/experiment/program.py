@@ -48,7 +48,7 @@ class Program:
         )
         parallel = settings["parallel"]
         self.mesh = mesh.make(parallel["mesh"], devices, across=parallel["across"], preset=parallel["rules"])
-        self.jit = strategies.STRATEGIES[parallel["strategy"]](self.mesh, parallel["rules"])
+        self.strategy = strategies.STRATEGIES[parallel["strategy"]](self.mesh, parallel["rules"])
         abstract = jax.eval_shape(self._create, jax.random.key(0), self.model.abstract)
         rules.require_sharded(self.model.abstract, self.model.axes, self.mesh, parallel["rules"])
         at_work = rules.shardings(
@@ -75,18 +75,18 @@ class Program:
             accumulate=train["accumulate"],
             average_decay=train["average"],
             nonfinite=train["nonfinite"],
-            over_devices=self.jit.over_devices,
+            over_devices=self.strategy.over_devices,
         )
-        here, batch, everywhere = self.shardings, self.jit.batch, self.jit.replicated
-        self.init = self.jit.compile(self._init, outputs=here)
-        self.init_with = self.jit.compile(self._create, inputs=(None, here.params), outputs=here)
-        self.step = self.jit.compile(
+        here, batch, everywhere = self.shardings, self.strategy.batch, self.strategy.replicated
+        self.init = self.strategy.compile(self._init, outputs=here)
+        self.init_with = self.strategy.compile(self._create, inputs=(None, here.params), outputs=here)
+        self.step = self.strategy.compile(
             compilation.traced_once(self._fetched(train_step), "The training step"),
             inputs=(here, batch, everywhere),
             outputs=(here, everywhere),
             donate=(0,),
         )
-        forward = functools.partial(self.jit.compile, inputs=(here.params, batch), outputs=everywhere, rows=True)
+        forward = functools.partial(self.strategy.compile, inputs=(here.params, batch), outputs=everywhere, rows=True)
         self.predict = forward(compilation.traced_once(self._predict, "The evaluation step"))
         self.features = forward(self._features)
 

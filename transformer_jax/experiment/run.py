@@ -120,7 +120,7 @@ def _fit(
             schedule=setup.schedule,
             log=log,
             stop=stop,
-            put=setup.program.jit.put,
+            put=setup.program.strategy.put,
             evaluations=evaluations,
             checkpointer=checkpointer,
             save_every=setup.steps("checkpoint.every"),

@@ -65,7 +65,7 @@ def prepare(settings: Mapping[str, Any], shared: sharing.Shared) -> Setup:
     program = shared.program(settings, data.pixel_range)
     program.check(data, "data")
     batch_size = settings["data"]["batch_size"]
-    program.jit.check_batch(batch_size // settings["train"]["accumulate"])
+    program.strategy.check_batch(batch_size // settings["train"]["accumulate"])
     sizes = {"batch_size": batch_size, "epoch_examples": data.num_examples}
     total_steps = schedules.steps(settings["train"]["total"], **sizes)
     schedule = schedules.build(**settings["schedule"], total_steps=total_steps, **sizes)
@@ -96,7 +96,7 @@ def without_data(settings: Mapping[str, Any], shared: sharing.Shared) -> program
     model = dict(settings["model"], num_classes=settings["model"]["num_classes"] or 1000)
     plan = loading.plan(ops.parse(settings["data"]["preprocess"]))
     program = shared.program(sections.settled(dict(settings, model=model)), plan.pixel_range)
-    program.jit.check_batch(settings["data"]["batch_size"] // settings["train"]["accumulate"])
+    program.strategy.check_batch(settings["data"]["batch_size"] // settings["train"]["accumulate"])
     return program
 
 

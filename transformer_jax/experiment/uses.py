@@ -158,8 +158,8 @@ def rehearse(settings: Mapping[str, Any], *, shared: sharing.Shared | None = Non
         how = {word: section[word] for word in ("head", "position", "patch")}
         told = weights.fit(source, program, fresh, classes=setup.data.class_names, **how).report.text() + "\n"
     own = setup.batch_size // mesh.readers(program.mesh).count
-    batch = program.jit.put(program.fake_batch(own, label_shape=setup.data.label_shape))
-    _, metrics = program.step(begun, batch, program.jit.scalar(setup.schedule(1)))
+    batch = program.strategy.put(program.fake_batch(own, label_shape=setup.data.label_shape))
+    _, metrics = program.step(begun, batch, program.strategy.scalar(setup.schedule(1)))
     loss = float(metrics["loss"])
     if not np.isfinite(loss):
         raise types.InputError(f"One step on random pixels gave a loss of {loss}: lower the learning rate.")
@@ -199,7 +199,7 @@ def probe(
     def read(name: str) -> features.Features:
         examples = judged if name in ("dev", "test") else {**judged, **read_from}
         data = shared.eval_pipeline("eval", examples, splits[name], program)
-        found = features.extract(program.features, params, data, program.jit.put, stop=stop)
+        found = features.extract(program.features, params, data, program.strategy.put, stop=stop)
         stop.check()
         assert found is not None  # nothing is returned only when asked to stop
         return found

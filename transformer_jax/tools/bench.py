@@ -29,7 +29,7 @@ def measure(settings: Mapping[str, Any], *, steps: int, fake_data: bool, kind: s
         raise types.InputError(f"bench needs at least one timed step: --steps={steps}.")
     program, batches = _prepare(settings, fake_data)
     state = program.init(jax.random.key(settings["seed"]))
-    rate = program.jit.scalar(1e-4)
+    rate = program.strategy.scalar(1e-4)
 
     def train_step(batch: Any) -> Any:
         nonlocal state
@@ -38,10 +38,10 @@ def measure(settings: Mapping[str, Any], *, steps: int, fake_data: bool, kind: s
 
     call = train_step if kind == "train" else lambda batch: program.predict(state.params, batch)
     begin = time.perf_counter()
-    first = program.jit.put(next(batches))
+    first = program.strategy.put(next(batches))
     jax.block_until_ready(call(first))
     compile_seconds = time.perf_counter() - begin
-    walls, cpus, waits = _timed(call, lambda: first if fake_data else program.jit.put(next(batches)), steps)
+    walls, cpus, waits = _timed(call, lambda: first if fake_data else program.strategy.put(next(batches)), steps)
     work, seconds = program.flops(kind, settings["data"]["batch_size"]), statistics.median(walls)
     kinds = [device.device_kind for device in jax.devices()]
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss

@@ -111,9 +111,9 @@ def compile_step(
     program = programs.Program(settings, loading.plan(parsed).pixel_range, devices=where.devices)
     size = settings["data"]["batch_size"]
     checks.ranges(settings)
-    program.jit.check_batch(size // settings["train"]["accumulate"])
+    program.strategy.check_batch(size // settings["train"]["accumulate"])
     begin = time.perf_counter()
-    rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=program.jit.replicated)
+    rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=program.strategy.replicated)
     batch = _batch(program, size, rows=any(isinstance(op, field_ops.OneHot | field_ops.MultiHot) for op in parsed))
     lowered = program.step.lower(program.abstract, batch, rate)
     executable, message = _compiled(lowered, where.name)
@@ -186,7 +186,7 @@ def _planned(settings: Mapping[str, Any], batch_size: int | None, classes: int) 
 
 def _batch(program: programs.Program, size: int, *, rows: bool) -> dict[str, jax.ShapeDtypeStruct]:
     """An abstract batch, spread as the step wants it; labels are `rows` of classes, or one class each."""
-    config, where = program.model.config, program.jit.batch
+    config, where = program.model.config, program.strategy.batch
     labels = ((size, config.num_classes), jnp.float32) if rows else ((size,), jnp.int32)
     return {
         "image": jax.ShapeDtypeStruct((size, *config.image_shape), jnp.uint8, sharding=where),
