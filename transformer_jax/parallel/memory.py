@@ -26,9 +26,9 @@ def on_host(shardings: Any) -> Any:
     return jax.tree.map(lambda where: where.with_memory_kind(HOST), shardings)
 
 
-def fetched(array: jax.Array) -> np.ndarray:
+def fetched(array: jax.Array | np.ndarray) -> np.ndarray:
     """The whole array in numpy. Where it is spread over processes all of them must ask, and each is given all of it."""
-    if array.is_fully_addressable or array.is_fully_replicated:
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(jax.device_get(array))
     from jax.experimental import multihost_utils
 
