@@ -57,6 +57,12 @@ PROMISES = {
     "attention picks its back end with reasons; an explicit one lists every unmet condition": [
         "nn/test_kernels.py::test_explicit_cudnn_lists_every_unmet_condition",
     ],
+    "several processes wait for each other no longer than said, agree on what they run, and end when one hangs": [
+        "processes/test_processes.py::test_two_processes_then_one_then_four_make_the_same_run",
+        "processes/test_processes.py::test_a_process_that_never_comes_is_named",
+        "processes/test_processes.py::test_processes_that_were_given_other_settings_or_miss_data_say_which",
+        "training/test_watchdog.py::test_a_run_that_hangs_says_where_and_exits_75",
+    ],
     "the exact number of examples is evaluated, whatever the batch and the devices": [
         "evaluation/test_classification.py::test_batch_size_and_devices_change_no_bit",
         "data/test_pipeline.py::test_evaluation_counts_exactly_n_in_constant_shapes",
