@@ -2,6 +2,7 @@
 
 import threading
 
+import jax
 import pytest
 
 from tests.experiment import small
@@ -20,7 +21,7 @@ def watched():
 def test_weights_that_do_not_fit_are_told_in_words_and_a_start_is_watched(tmp_path, shared, monkeypatch):
     def begin(*args, **options):
         assert watched()
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte.")
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte.")
 
     monkeypatch.setattr(start, "begin", begin)
     with pytest.raises(types.InputError, match="must fit the memory of a device"):
