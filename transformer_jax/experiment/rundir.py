@@ -19,12 +19,11 @@ from transformer_jax.experiment import lock
 from transformer_jax.experiment import setup as setups
 from transformer_jax.metrics import flops
 from transformer_jax.parallel import multihost, together
-from transformer_jax.training import failures, goodput, journal, provenance, reporting
+from transformer_jax.training import failures, goodput, journal, provenance, reporting, storage
 
 CONFIG = "config.json"
 TOKEN = ".processes"
 """What the first process writes at the start, for the others to see."""
-_SEEN_WITHIN = 20.0  # seconds: file systems of a network show a new file late
 
 
 def introduce(folder: Path, setup: setups.Setup, say: Callable[[str], None]) -> None:
@@ -52,7 +51,7 @@ def alone(folder: Path) -> Generator[None, None, None]:
 def _require_shared(folder: Path) -> None:
     """`InputError` on every process unless each of them sees a file that the first one writes into the folder."""
     token = together.by_first(lambda: _written(folder, secrets.token_hex(16)))
-    deadline = time.monotonic() + _SEEN_WITHIN
+    deadline = time.monotonic() + storage.SEEN_WITHIN
     while not (seen := _holds(folder, token)) and time.monotonic() < deadline:
         time.sleep(0.05)
     answers = multihost.gather([seen, socket.gethostname(), str(folder)])

@@ -109,8 +109,3 @@ def find(name: str) -> Chip:
     word = re.sub(r"^(tpu[-_ ]?)(?=v?\d)", "", name.strip().lower())
     word = {"v5litepod": "v5e", "v7x": "7x", "ironwood": "7x", "trillium": "v6e"}.get(word, word)
     return CHIPS[paths.one_of("The chip of a topology", word, CHIPS)]
-
-
-def of_kind(kind: str) -> Chip | None:
-    """The chip of a device, by the name JAX has for it (`TPU v5 lite`)."""
-    return next((chip for chip in CHIPS.values() if chip.kind == kind), None)
